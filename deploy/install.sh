@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs apifence from the directory of its tarball, or removes it. Attaches and starts nothing.
+# Installs or removes apifence, from the directory of its tarball. Does not attach or start it.
 #   ./install.sh               install below /usr/local, and an example config in /etc/apifence
-#   ./install.sh --uninstall   remove what it installed; a filter stays on
-#   --root DIR                 take DIR for the root of the file system
+#   ./install.sh --uninstall   remove the installed files; an attached filter stays on
+#   --root DIR                 use DIR as the root of the file system
 set -eu
 
 root=
@@ -42,26 +42,26 @@ if [ "$action" = uninstall ]; then
         "$man/man5/apifence.toml.5" "$man/man5/apifence-ranges.5"
     run rm -f "$units/apifence-feed@.service" "$units/apifence-feed@.timer"
     run rm -rf "$doc" "$feeds"
-    echo "$root/etc/apifence and $root/var/lib/apifence are left as they are."
+    echo "$root/etc/apifence and $root/var/lib/apifence are kept."
     if [ -z "$root" ] && [ -d /sys/fs/bpf/apifence ]; then
-        echo "The filter stays on. To take it off: rm -r /sys/fs/bpf/apifence"
+        echo "The filter stays on. To remove it: rm -r /sys/fs/bpf/apifence"
     fi
     exit
 fi
 
-# The sums of the files in the tarball, written when it was made.
+# Checksums of the files in the tarball.
 sha256sum --quiet -c SUMS || {
-    echo "error: install apifence: the files next to $0 are not those of the release" >&2
-    echo "hint: unpack the tarball again; nothing was installed" >&2
+    echo "error: install apifence: the files next to $0 differ from the release" >&2
+    echo "hint: unpack the tarball again; nothing installed" >&2
     exit 3
 }
 ./apifence --version >/dev/null || {
-    echo "error: install apifence: this machine ($(uname -m)) does not run this binary" >&2
-    echo "hint: take the tarball of its architecture" >&2
+    echo "error: install apifence: this machine ($(uname -m)) cannot run this binary" >&2
+    echo "hint: download the tarball for its architecture" >&2
     exit 3
 }
 echo "Installing $(./apifence --version):"
-# A running process keeps the old file: install(1) replaces it by a new one.
+# install(1) creates a new file, so a running process keeps the old one.
 run install -D -m 755 apifence "$bin/apifence"
 run install -D -m 644 apifence.service "$units/apifence.service"
 run install -D -m 644 -t "$man/man1" man/*.1
@@ -83,27 +83,27 @@ done
 echo "  $doc/kubernetes: manifests"
 run install -D -m 644 kubelet.conf "$doc/kubelet.service.d/apifence.conf"
 if [ -e "$root/etc/apifence/apifence.toml" ]; then
-    echo "  $root/etc/apifence/apifence.toml is there: left as it is"
+    echo "  $root/etc/apifence/apifence.toml exists: not changed"
 else
     run install -D -m 644 apifence.toml "$root/etc/apifence/apifence.toml"
 fi
-# The one directory that the agent in Kubernetes may write: files in it are lists, within bounds.
-# The agent runs in a container, and its user has a number alone. An owner that was changed stays.
+# The agent in Kubernetes writes only to this directory. Its files are lists, within bounds.
+# The agent runs in a container under a numeric user id. An existing directory keeps its owner.
 lists=$root/etc/apifence/ranges.d/kubernetes
 if [ ! -e "$lists" ]; then
     if [ "$(id -u)" -eq 0 ]; then
         run install -d -m 755 "${lists%/*}"
         run install -d -m 755 -o 60843 -g 60843 "$lists"
     else
-        echo "  $lists is left out: only root can give it to the user 60843"
+        echo "  $lists: skipped, because only root can give it to user 60843"
     fi
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
     run systemctl daemon-reload
 fi
 cat <<'TEXT'
-Nothing is attached, and every packet passes as before.
+No filter is attached yet: every packet passes as before.
 Next:
-  apifence init                       # looks at this node, asks, and drops nothing yet
-  systemctl enable --now apifence     # keeps it on, over reboots too
+  apifence init                       # examines this node, asks, and starts in monitor mode
+  systemctl enable --now apifence     # keeps the filter on, also after a reboot
 TEXT

@@ -2,8 +2,8 @@
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || :
 fi
-# The one directory that the agent in Kubernetes may write: files in it are lists, within bounds.
-# The agent runs in a container, and its user has a number alone. An owner that was changed stays.
+# The agent in Kubernetes writes only to this directory. Its files are lists, within bounds.
+# The agent runs in a container under a numeric user id. An existing directory keeps its owner.
 lists=/etc/apifence/ranges.d/kubernetes
 if [ ! -e "$lists" ]; then
     mkdir -p "${lists%/*}"
@@ -12,9 +12,9 @@ if [ ! -e "$lists" ]; then
 fi
 if [ "$1" -eq 1 ]; then
     cat <<'TEXT'
-apifence is installed. Nothing is attached, and every packet passes as before.
+apifence is installed. No filter is attached yet: every packet passes as before.
 Next:
-  apifence init                       # looks at this node, asks, and drops nothing yet
-  systemctl enable --now apifence     # keeps it on, over reboots too
+  apifence init                       # examines this node, asks, and starts in monitor mode
+  systemctl enable --now apifence     # keeps the filter on, also after a reboot
 TEXT
 fi

@@ -1,4 +1,4 @@
-# $1 is 0 at a removal and 1 at an upgrade: then `run` starts anew and takes the filter over.
+# $1 is 0 at a removal and 1 at an upgrade: then `run` restarts and takes the filter over.
 if [ "$1" -ge 1 ] && [ -d /run/systemd/system ]; then
     systemctl try-restart apifence || :
 fi

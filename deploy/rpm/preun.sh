@@ -5,8 +5,8 @@ if [ "$1" -eq 0 ]; then
     fi
     if [ -d /sys/fs/bpf/apifence ]; then
         cat <<'TEXT'
-apifence: the filter stays on: listed sources still come in, and no others.
-To take it off: rm -r /sys/fs/bpf/apifence
+apifence: the filter stays on: only listed sources pass.
+To remove it: rm -r /sys/fs/bpf/apifence
 TEXT
     fi
 fi

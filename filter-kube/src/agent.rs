@@ -156,7 +156,7 @@ impl Agent {
             if let Some(cause) = &unwritten
                 && self.unwritten.as_ref() != Some(cause)
             {
-                eprintln!("error: {cause}; the files before stay");
+                eprintln!("error: {cause}; the previous files stay");
             }
             self.unwritten = unwritten;
         }
@@ -260,7 +260,7 @@ impl Agent {
 
     fn remove_list(&mut self, name: &str) -> Result<()> {
         self.directory.remove(name)?;
-        eprintln!("list {name}: its object is gone and it has no range in force: removed");
+        eprintln!("list {name}: removed: its object was deleted, and no range was in force");
         if let Some(record) = self.memory.records.get_mut(name) {
             record.sha256.clear();
             record.ranges = 0;
@@ -298,10 +298,10 @@ impl Agent {
             if written.is_ok() {
                 match self.memory.records.get(&name) {
                     Some(record) => eprintln!(
-                        "list {name}: generation {} with {} ranges is written",
+                        "list {name}: wrote generation {} with {} ranges",
                         record.written.generation, record.ranges
                     ),
-                    None => eprintln!("{name}: written, {} lines", text.lines().count()),
+                    None => eprintln!("{name}: wrote {} lines", text.lines().count()),
                 }
             }
             // One file holds up no other.
@@ -315,12 +315,12 @@ impl Agent {
         match (self.reach.away(), self.said_away) {
             (Some((since, cause)), None) if now.duration_since(since) > WORTH_SAYING => {
                 eprintln!(
-                    "warning: the API is away since {since:.0}, all files stay as they are: {cause}"
+                    "warning: the API does not answer since {since:.0}; all lists stay in force: {cause}"
                 );
                 self.said_away = Some(since);
             }
             (None, Some(since)) => {
-                eprintln!("the API is back; it was away since {since:.0}");
+                eprintln!("the API answers again; it did not answer since {since:.0}");
                 self.said_away = None;
             }
             _ => {}

@@ -22,8 +22,8 @@ pub const LONGEST_NAME: usize = 63;
 /// The most ranges of one object: about 1 MB of etcd's 1.5.
 pub const MOST_RANGES: usize = 4000;
 
-/// Sources that are authorized on the selected nodes. The union of all objects, and of the lists
-/// on the node's disk, is in force.
+/// Sources that are authorized on the selected nodes. All objects and the lists on the node's disk
+/// are in force together.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "apifence.io",
@@ -36,7 +36,7 @@ pub const MOST_RANGES: usize = 4000;
     status = "AuthorizedRangesStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "Sources that reach the API server's ports on the selected nodes. The union of all objects and of the lists on the node is in force. Deleting an object leaves its list in force: empty it first.",
+    doc = "Sources that are allowed to reach the API server's ports on the selected nodes. All objects and the lists on the node are in force together. A deleted object leaves its list in force: empty it first.",
     printcolumn(name = "Ranges", type_ = "integer", json_path = ".status.ranges"),
     printcolumn(
         name = "Accepted",
@@ -61,12 +61,11 @@ pub const MOST_RANGES: usize = 4000;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizedRangesSpec {
-    /// The sources. None of them is in force on a node where one of them exceeds the node's
-    /// bounds.
+    /// The sources. If one of them exceeds the bounds of a node, none of them is in force there.
     #[schemars(length(max = 4000))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
     pub ranges: Vec<Range>,
-    /// The labels of the nodes where they are in force; all nodes of the filter without it.
+    /// The labels of the nodes where they are in force. Without it: all nodes with the filter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 }
@@ -79,16 +78,16 @@ pub struct Range {
     #[schemars(length(max = 64))]
     #[x_kube(
         validation = Rule::new("isCIDR(self)")
-            .message("this is not a CIDR: write for example 203.0.113.0/24, or 203.0.113.7/32 for one address"),
+            .message("not a CIDR: write it like 203.0.113.0/24, or 203.0.113.7/32 for one address"),
         validation = Rule::new("!isCIDR(self) || cidr(self) == cidr(self).masked()")
             .message(Message::Expression("'host bits are set: write ' + string(cidr(self).masked())".to_owned()))
     )]
     pub cidr: String,
-    /// Who it is, for people.
+    /// A comment for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200), pattern(r"^[^\x00-\x1f\x7f]*$"))]
     pub comment: Option<String>,
-    /// When it ends by itself, on each node, whatever becomes of the API.
+    /// When the range expires. Each node enforces it, even without the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     pub expires: Option<String>,
@@ -100,15 +99,15 @@ pub struct Range {
 #[expect(dead_code, reason = "its schema alone is used")]
 struct Time(#[schemars(extend("format" = "date-time"))] String);
 
-/// What the nodes made of an object.
+/// The state of an object on the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizedRangesStatus {
-    /// The generation that this status is about.
+    /// The generation that this status describes.
     pub observed_generation: i64,
     /// The number of ranges in it.
     pub ranges: i64,
-    /// How many nodes have it in force.
+    /// The number of nodes where it is in force.
     pub nodes: NodeCount,
     /// `Accepted`: the object can be a list. `Programmed`: it is in force on every selected node.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -118,9 +117,9 @@ pub struct AuthorizedRangesStatus {
 /// A number of nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeCount {
-    /// Those that the object selects.
+    /// The nodes that the object selects.
     pub selected: i64,
-    /// Those that enforce its present generation.
+    /// The nodes that enforce its current generation.
     pub programmed: i64,
     /// Both, as `2/3`.
     pub summary: String,
@@ -130,7 +129,7 @@ pub struct NodeCount {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about.
+    /// Its type.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.
@@ -140,16 +139,16 @@ pub struct Condition {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
-    /// When `status` last became another.
+    /// The last change of `status`.
     #[schemars(with = "Time")]
     #[serde(deserialize_with = "any_time")]
     pub last_transition_time: Timestamp,
-    /// The generation of the object that it is about.
+    /// The generation of the object that it describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
 
-/// What the filter on one node does, as its agent reports it. It has the node's name.
+/// The state of the filter on one node, reported by its agent. It has the node's name.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "apifence.io",
@@ -161,7 +160,7 @@ pub struct Condition {
     status = "NodeGuardStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "What the filter on one node does. Its agent alone writes it; a change of it changes nothing on the node.",
+    doc = "The state of the filter on one node. Only its agent writes it: an edit has no effect on the node.",
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(
         name = "Guarded",
@@ -193,8 +192,8 @@ pub struct NodeGuardSpec {}
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeGuardStatus {
-    /// As `apifence status` says it: `enforcing`, `monitoring`, ...; `unknown` where `apifence run`
-    /// does not report.
+    /// The state as in `apifence status`, like `enforcing` or `monitoring`; `unknown` if `apifence
+    /// run` does not report.
     pub state: String,
     /// The guarded interfaces.
     pub hooks: Vec<Hook>,
@@ -205,7 +204,7 @@ pub struct NodeGuardStatus {
     /// The lists from Kubernetes.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub lists: Vec<NodeList>,
-    /// When the agent last reported. It does so every half minute.
+    /// The last report of the agent, which reports every half minute.
     #[schemars(with = "Option<Time>")]
     #[serde(default, deserialize_with = "any_time")]
     pub reported: Option<Timestamp>,
@@ -232,16 +231,16 @@ pub struct Hook {
 pub struct NodeList {
     /// The name of the object, or of the ConfigMap's key.
     pub name: String,
-    /// The generation of the object that the list on the node is from; of a ConfigMap, its resource
-    /// version.
+    /// The generation of the object from which the list on the node was written; for a ConfigMap,
+    /// its resource version.
     pub generation: i64,
     /// The number of its ranges in force.
     pub ranges: i64,
-    /// How many of them have expired.
+    /// The number of expired ranges.
     pub expired: i64,
     /// Whether this generation is in force.
     pub in_force: bool,
-    /// Why not, or why the list is not that of the API.
+    /// The reason, if not, or if the list differs from the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

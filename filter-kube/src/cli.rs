@@ -4,9 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-/// Carries the authorized ranges of the Kubernetes API to apifence on this node. It needs no
-/// privilege but to write one directory. What is in force is decided by `apifence run`, from the
-/// files on the node's disk, whatever becomes of the API and of this program.
+/// Carries authorized ranges from the Kubernetes API to apifence on this node. It only needs to
+/// write one directory. `apifence run` applies the files on the node's disk, even if the API or
+/// this program fails.
 #[derive(Debug, Parser)]
 #[command(name = "apifence-kube", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -18,11 +18,11 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Follow the API until a signal comes
+    /// Follow the API until a signal arrives
     Run(Box<RunArgs>),
-    /// Exit with 0 if the agent lives and reaches the API: for probes
+    /// For probes: exit with 0 if the agent runs and reaches the API
     Check {
-        /// Only whether it lives: a restart does not bring the API back
+        /// Check only that the agent runs: a restart does not bring the API back
         #[arg(long)]
         live: bool,
         /// The directory of the lists.
@@ -38,7 +38,7 @@ pub enum Command {
 /// Where the lists are.
 #[derive(Clone, Debug, Args)]
 pub struct DirectoryArgs {
-    /// Directory of the lists; `@nodes` and `@pods` are in it, too
+    /// Directory of the lists, also of `@nodes` and `@pods`
     #[arg(
         long,
         value_name = "DIR",
@@ -57,7 +57,7 @@ pub struct RunArgs {
     /// The directory of the lists.
     #[command(flatten)]
     pub directory: DirectoryArgs,
-    /// File in which `apifence run` says what is in force
+    /// File with the state that `apifence run` reports
     #[arg(
         long,
         value_name = "FILE",
@@ -65,7 +65,7 @@ pub struct RunArgs {
         default_value = "/run/apifence/state.json"
     )]
     pub state: PathBuf,
-    /// API server to ask. That of this node over loopback cannot be cut off by a list
+    /// API server to follow. No list can cut this node's own API server off over loopback
     #[arg(
         long,
         value_name = "URL",
@@ -73,7 +73,7 @@ pub struct RunArgs {
         default_value = "https://127.0.0.1:6443"
     )]
     pub server: String,
-    /// Name that the API server's certificate must have
+    /// Name in the API server's certificate
     #[arg(
         long,
         value_name = "NAME",
@@ -81,10 +81,10 @@ pub struct RunArgs {
         default_value = "kubernetes"
     )]
     pub tls_server_name: String,
-    /// Credentials; those of the pod's service account without it
+    /// Credentials; by default those of the pod's service account
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// Take the lists from this ConfigMap instead of AuthorizedRanges: each key is a list
+    /// Read the lists from this ConfigMap instead of AuthorizedRanges: each key is a list
     #[arg(
         long,
         value_name = "NAMESPACE/NAME",
@@ -92,7 +92,7 @@ pub struct RunArgs {
         value_parser = config_map
     )]
     pub config_map: Option<ConfigMapName>,
-    /// How long the addresses of a node that has left the API stay authorized
+    /// How long the addresses of a node stay authorized after it left the API
     #[arg(
         long,
         value_name = "TIME",

@@ -17,9 +17,8 @@ use crate::cli::RunArgs;
 pub async fn client(args: &RunArgs) -> Result<Client> {
     let mut config = match &args.kubeconfig {
         Some(path) => from_file(path).await?,
-        None => Config::incluster_env().context(
-            "read the service account of the pod (outside a pod, `--kubeconfig` names a file with credentials)",
-        )?,
+        None => Config::incluster_env()
+            .context("read the service account of the pod (outside a pod, use `--kubeconfig`)")?,
     };
     config.cluster_url = args
         .server

@@ -67,7 +67,7 @@ pub fn prepare(path: &Path) -> Result<()> {
         UID => return Ok(()),
         0 => {}
         owner => bail!(
-            "{}: user {owner} owns it, which may have put links into it: remove it first",
+            "{}: user {owner} owns it and may have put links into it: remove it first",
             explain()
         ),
     }
@@ -90,7 +90,7 @@ impl Directory {
                 .map(drop)
         }).with_context(|| {
             format!(
-                "write lists in `{0}` as user {1} (a package of apifence makes it; by hand: `install -d -o {1} -g {1} {0}`)",
+                "write lists in `{0}` as user {1} (the apifence package creates it; by hand: `install -d -o {1} -g {1} {0}`)",
                 path.display(),
                 nix::unistd::geteuid()
             )
@@ -224,7 +224,7 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = String::new();
     if file.take(most + 1).read_to_string(&mut text)? as u64 > most {

@@ -37,7 +37,7 @@ impl Health {
     /// away: a restart of the agent would not bring it back.
     pub fn problem(directory: &Directory, live_only: bool) -> Option<String> {
         let Some(health) = directory.json::<Self>(FILE) else {
-            return Some("the agent has not run here".to_owned());
+            return Some("the agent has not run on this node".to_owned());
         };
         let age = Timestamp::now().duration_since(health.alive);
         if age.unsigned_abs() > MOST_AGE {
@@ -45,7 +45,7 @@ impl Health {
         }
         match (live_only, health.away) {
             (false, Some(away)) => Some(format!(
-                "the API is away since {away:.0}: {}",
+                "the API does not answer since {away:.0}: {}",
                 health.cause.unwrap_or_default()
             )),
             _ => None,

@@ -148,7 +148,7 @@ pub fn content(object: &AuthorizedRanges) -> Result<Content, Refusal> {
             false => Err(refusal(
                 "Empty",
                 format!(
-                    "there are no ranges, and the last ones stay in force: to withdraw them, set the annotation {ALLOW_EMPTY}: \"true\""
+                    "the object has no ranges: the last ones stay in force; to withdraw them, set the annotation {ALLOW_EMPTY}: \"true\""
                 ),
             )),
         };
@@ -157,7 +157,7 @@ pub fn content(object: &AuthorizedRanges) -> Result<Content, Refusal> {
         return Err(refusal(
             "TooMany",
             format!(
-                "{} ranges, and the most is {MOST_RANGES}: make another object",
+                "{} ranges; the maximum is {MOST_RANGES}: split them into several objects",
                 ranges.len()
             ),
         ));
@@ -184,7 +184,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
     Err(refusal(
         "Name",
-        format!("a list cannot be named `{name}`: at most {LONGEST_NAME} letters, digits and `-`"),
+        format!("invalid list name `{name}`: use at most {LONGEST_NAME} letters, digits and `-`"),
     ))
 }
 
@@ -209,10 +209,10 @@ fn line(range: &Range, expires: Option<Timestamp>) -> Result<String, Refusal> {
     let invalid = |why: &str| refusal("InvalidRange", format!("`{cidr}` {why}"));
     let parsed: IpNet = cidr
         .parse()
-        .map_err(|_| invalid("is not a CIDR: write for example 203.0.113.0/24"))?;
+        .map_err(|_| invalid("is not a CIDR: write it like 203.0.113.0/24"))?;
     if parsed.addr().is_unspecified() && parsed.prefix_len() == parsed.max_prefix_len() {
         // In the file of a list it stands for no source at all.
-        return Err(invalid("is not the address of a source: leave it out"));
+        return Err(invalid("is never a source address: leave it out"));
     }
     if parsed != parsed.trunc() {
         return Err(invalid(&format!(
@@ -314,7 +314,7 @@ fn of_text(name: &str, text: &str) -> Result<Content, Refusal> {
     match lines[..] {
         [] => Err(refusal(
             "Empty",
-            "there are no ranges, and the last ones stay in force: to withdraw them, write the word `empty`",
+            "the list has no ranges: the last ones stay in force; to withdraw them, write the word `empty`",
         )),
         _ if text.len() > MOST_BYTES => {
             Err(refusal("TooMany", format!("more than {MOST_BYTES} bytes")))

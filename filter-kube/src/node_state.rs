@@ -89,7 +89,7 @@ impl StateFile {
             .and_then(|data| Ok((data.ino(), data.modified()?)))
             .map_err(|error| {
                 explain(&format_args!(
-                    "{error}; `apifence run` writes it: does it run on this node?"
+                    "{error}; check that `apifence run`, which writes it, runs on this node"
                 ))
             })?;
         if self.last.is_none() || self.stamp != Some(stamp) {
@@ -101,7 +101,7 @@ impl StateFile {
         let state = self.last.clone().unwrap_or_default();
         match now.duration_since(state.written).unsigned_abs() > MOST_AGE {
             true => Err(format!(
-                "`apifence run` last reported at {:.0}: `systemctl status apifence` on the node",
+                "`apifence run` last reported at {:.0}: check `systemctl status apifence` on the node",
                 state.written
             )),
             false => Ok(state),

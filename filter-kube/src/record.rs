@@ -103,11 +103,11 @@ impl Kept {
     /// A sentence with the way out.
     pub fn message(&self) -> String {
         match self {
-            Self::Gone => "the object is gone, and its list stays in force: make it again, or empty it first and then delete it".to_owned(),
+            Self::Gone => "the object was deleted, but its list stays in force: create it again, empty it, then delete it".to_owned(),
             Self::Refused(why) => format!("the last good list stays in force: {why}"),
-            Self::Older => "the object is older than the list in force, as after a restore of etcd: the list stays; any change of the object's spec puts it in force".to_owned(),
-            Self::Unselected => "the labels of the node do not match any more, and the list stays in force: change the object's nodeSelector to withdraw it".to_owned(),
-            Self::NoNode => "the node has no Node object, so that its labels are not known, and the list stays in force".to_owned(),
+            Self::Older => "the object is older than the list in force (was etcd restored?): the list stays in force; change the object's spec to apply it".to_owned(),
+            Self::Unselected => "the labels of the node no longer match, but the list stays in force: change the object's nodeSelector to withdraw it".to_owned(),
+            Self::NoNode => "the node has no Node object, so its labels are unknown: the list stays in force".to_owned(),
         }
     }
 }
@@ -156,7 +156,7 @@ pub fn step(record: Option<&mut Record>, wanted: Option<&Wanted>, now: Timestamp
             (_, false) => Step::Leave,
             (true, true) => {
                 let empty =
-                    Content::empty("not for this node any more; apifence-kube writes this file");
+                    Content::empty("no longer for this node; apifence-kube writes this file");
                 let record = Record::of(version, &empty);
                 Step::Write(empty, Box::new(record))
             }

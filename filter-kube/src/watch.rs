@@ -99,7 +99,7 @@ impl Default for Reach {
     fn default() -> Self {
         let state = ReachState {
             kinds: BTreeMap::new(),
-            silent: Some("it was not reached yet".to_owned()),
+            silent: Some("not reached yet".to_owned()),
             since: Some(Timestamp::now()),
         };
         Self {
@@ -310,7 +310,7 @@ impl<K: Object> Following<K> {
                 let name = error.metadata.name.clone().unwrap_or_default();
                 let space = error.metadata.namespace.clone();
                 eprintln!(
-                    "warning: {} {name} cannot be read, and stays as it was: {}",
+                    "warning: {} {name} cannot be read: its list stays in force: {}",
                     self.kind, error.error
                 );
                 let mut place = ObjectRef::new(&name);

@@ -150,13 +150,12 @@ impl Code {
         let number = self.number();
         if self.can_be_acknowledged() {
             format!(
-                "`apifence status --ack {number}` acknowledges those that there are now, \
-                 `--ack {number}:NAME` the one about that interface, port or address. \
-                 `acknowledged_warnings = [\"{number}\"]` in the config file acknowledges all of them, \
-                 also later ones."
+                "`apifence status --ack {number}` acknowledges the current warnings with this code, \
+                 `--ack {number}:NAME` only the one for that interface, port or address. \
+                 `acknowledged_warnings = [\"{number}\"]` in the config file also acknowledges future ones."
             )
         } else {
-            "Nothing: it cannot be acknowledged. It ends with its cause.".to_owned()
+            "This warning cannot be acknowledged. Remove its cause.".to_owned()
         }
     }
 }
@@ -232,21 +231,21 @@ impl Acknowledgement {
         };
         let code: Code = code.parse().map_err(|Unknown| {
             (
-                format!("there is no warning `{}`", code.trim()),
-                format!("there are {}", listed()),
+                format!("unknown warning `{}`", code.trim()),
+                format!("the codes are {}", listed()),
             )
         })?;
         if !code.can_be_acknowledged() {
             return Err((
                 format!("{code} (`{}`) cannot be acknowledged", code.name()),
                 format!(
-                    "the filter may not do what you expect: `apifence explain {code}` says how to put that right"
+                    "the filter may not do what you expect: `apifence explain {code}` shows the fix"
                 ),
             ));
         }
         if object == Some("") {
             return Err((
-                format!("`{}` names nothing after the colon", text.trim()),
+                format!("`{}` has nothing after the colon", text.trim()),
                 format!("write it like `{code}`, or `{code}:eth1` for one interface"),
             ));
         }

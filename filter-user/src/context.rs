@@ -93,7 +93,7 @@ impl Context {
         if self.is_list_unknown() {
             return Err(UserError::input(
                 "read ranges file: the config file may name it, and cannot be read",
-                "`apifence config` says what is wrong; or name it with `--ranges-file`",
+                "`apifence config` shows the error; or name the file with `--ranges-file`",
             ));
         }
         let on_trial = match maps.map(Maps::standing).transpose()? {
@@ -157,12 +157,12 @@ impl Context {
                 }
                 // Its owner must not hold up this change.
                 eprint(format_args!(
-                    "warning: {error:#}: the list `{name}` was never in force, and authorizes no source"
+                    "warning: {error:#}: the list `{name}` was never in force and does not authorize any source"
                 ));
                 continue;
             }
             eprint(format_args!(
-                "warning: {error:#}: the list `{name}` stays as it was last in force"
+                "warning: {error:#}: the list `{name}` keeps its last good entries"
             ));
         }
         Ok(lists)
@@ -180,7 +180,7 @@ impl Context {
                 "open pins in `{}`: no filter is attached",
                 self.pins.root().display()
             ),
-            "`apifence attach` attaches one",
+            "run `apifence attach`; on a new node, `apifence init`",
         )
     }
 }

@@ -50,7 +50,7 @@ fn deadlines_count_from_the_activation() -> Result<()> {
 
 /// Time at which the started trial ends.
 fn deadline(ran: &Ran) -> Result<Timestamp> {
-    let words = ran.stderr.split("in force until ").nth(1);
+    let words = ran.stderr.split(", until ").nth(1);
     let time = words.and_then(|words| words.split(": ").next());
     Ok(time.with_context(|| ran.to_string())?.parse()?)
 }
@@ -164,11 +164,11 @@ fn an_alternative_name_leads_to_the_name_of_the_interface() -> Result<()> {
     for printed in [format!("{INTERFACE}@if12345"), format!("{INTERFACE}:1")] {
         let ran = filter.run(&["attach", "--interface", &printed])?;
         refused(&ran, INPUT, &["no such interface"])?;
-        ran.stderr_has(&[&format!("is `{INTERFACE}` meant?")])?;
+        ran.stderr_has(&[&format!("did you mean `{INTERFACE}`?")])?;
     }
     filter.write_config("interfaces = [\"wwx7\"]\n")?;
     let mut daemon = filter.start(&["run"])?;
-    daemon.line(|line| line.contains("`wwx7` is not there") && line.contains(&other))?;
+    daemon.line(|line| line.contains("`wwx7` does not exist") && line.contains(&other))?;
     drop(daemon);
     filter.ok(&["attach", "--interface", INTERFACE])?;
     let status = filter.ok(&["status"])?;

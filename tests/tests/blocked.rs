@@ -175,7 +175,7 @@ fn a_stopped_writer_stops_no_interface() -> Result<()> {
 /// The interface is deleted, made again, and guarded.
 fn reappears(site: &Site, filter: &Apifence, daemon: &mut Background) -> Result<()> {
     site.node.ip(&format!("link delete {INTERFACE}"))?;
-    daemon.line(|line| line.contains("is not there"))?;
+    daemon.line(|line| line.contains("does not exist"))?;
     site.node
         .ip(&format!("link add {INTERFACE} type veth peer name other"))?;
     daemon.line(|line| line.contains(&format!("guarding `{INTERFACE}` again")))?;
@@ -192,7 +192,7 @@ fn pins_that_are_gone_open_nothing_and_come_back() -> Result<()> {
     for entry in fs::read_dir(filter.bpffs())? {
         fs::remove_dir_all(entry?.path())?;
     }
-    daemon.line(|line| line.starts_with("warning: pins were gone"))?;
+    daemon.line(|line| line.starts_with("warning: another process removed pins"))?;
     ensure!(filter.status("state")? == "enforcing");
     // Changes of the list still work, and the filter obeys them.
     filter.ok(&["ranges", "add", UNLISTED[1]])?;
@@ -220,7 +220,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     mount_bpffs(Path::new(BPFFS))?;
     // It is not mounted for process 1, so pins in it would not stay: `run` says so and holds the
     // links.
-    daemon.line(|line| line.starts_with("error: ") && line.contains("this process alone"))?;
+    daemon.line(|line| line.starts_with("error: ") && line.contains("only for this process"))?;
     ensure!(get(&site.node, "/readyz")?.status == 503);
     let status = filter.json(&["status"])?;
     ensure!(status["state"] != "detached", "{status}");
@@ -230,7 +230,7 @@ fn a_bpffs_mounted_over_the_pins_opens_nothing() -> Result<()> {
     for change in [&["ranges", "add", "192.0.2.200"][..], &["ranges", "clear"]] {
         let ran = filter.run(change)?;
         ensure!(
-            ran.code == Some(3) && ran.stderr.contains("is filtered"),
+            ran.code == Some(3) && ran.stderr.contains("has an apifence filter"),
             "{ran}"
         );
     }

@@ -172,13 +172,13 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["suggest"], UNLISTED[0])?;
     own.ok(&["enforce", "--force"], "enforcing")?;
     own.drops_unlisted()?;
-    own.ok(&["detach", "--interface", INTERFACE], "unfiltered")?;
+    own.ok(&["detach", "--interface", INTERFACE], "the ports are open")?;
     own.ok(&ATTACH, "guarding")?;
-    own.ok(&["detach"], "the port is unfiltered")?;
+    own.ok(&["detach"], "the ports are open")?;
     ensure!(!filter.bpffs().exists(), "pins are left");
     own.lets_unlisted_in()?;
     own.ok(&["init", "--yes"], "watching")?;
-    own.ok(&["detach"], "the port is unfiltered")
+    own.ok(&["detach"], "the ports are open")
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["ranges", "add", UNLISTED[0]], "1 added")?;
     own.lets_unlisted_in()?;
     fs::write(filter.ranges_file(), LIST)?;
-    run.line(|line| line.contains("the ranges file is in force"))?;
+    run.line(|line| line.contains("ranges file applied"))?;
     own.drops_unlisted()?;
     // The list in force can be read again, wherever its maps were.
     own.ok(&["ranges", "add", "192.0.2.77"], "1 added")?;
@@ -210,7 +210,7 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
         Ok(pinned.is_subset(&held_maps(run.pid())?))
     })?;
     fs::remove_dir_all(filter.bpffs())?;
-    run.line(|line| line.contains("they are there again"))?;
+    run.line(|line| line.contains("pinned again"))?;
     ensure!(maps.join("slot-1").exists());
     let ran = own.run(&["-o", "json", "ranges", "list"])?;
     let after: serde_json::Value = serde_json::from_str(&ran.stdout)?;
@@ -238,7 +238,7 @@ fn run_works_with_the_capabilities_of_the_unit() -> Result<()> {
     run.line(|line| line.contains("[W10]"))?;
     run.signal(Signal::SIGKILL)?;
     run.wait()?;
-    own.ok(&["detach"], "the port is unfiltered")
+    own.ok(&["detach"], "the ports are open")
 }
 
 /// The kernel describes programs by their ids for CAP_SYS_ADMIN alone.

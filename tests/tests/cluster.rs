@@ -39,7 +39,7 @@ fn is_a_node(filter: &Apifence, why: &str) -> Result<()> {
         );
     }
     let ran = filter.run(&remove)?;
-    let words = format!("203.0.113.9 is a node of the cluster ({why})");
+    let words = format!("203.0.113.9, a cluster node ({why}), would lose");
     refused(
         &ran,
         INPUT,
@@ -137,7 +137,7 @@ fn administrators_on_ssh_are_named() -> Result<()> {
     let _login = site.unlisted_gets_in(Family::V4, 2222)?;
     let remove = ["ranges", "remove", UNLISTED[0]];
     let ran = filter.run(&[&remove[..], &["--dry-run"]].concat())?;
-    let message = "203.0.113.9, logged in on this node by SSH, would be shut out from the protected ports (SSH itself is not filtered)";
+    let message = "203.0.113.9, with an SSH session on this node, would lose the protected ports (SSH itself is not filtered)";
     ensure!(format!("{ran}").contains(message), "{ran}");
     // Another administrator does not block the change; the present one does.
     let mut by = Command::new("env");
@@ -151,13 +151,13 @@ fn administrators_on_ssh_are_named() -> Result<()> {
         INPUT,
         &[
             "203.0.113.9",
-            "this shell came in from (SSH itself is not filtered)",
+            "the address of your SSH session, would lose the API server (SSH itself is not filtered)",
         ],
     )?;
     filter.ok(&remove)?;
     // A source that is blocked already is not blocked again.
     let ran = filter.run(&["ranges", "add", "192.0.2.128/25"])?;
-    ensure!(!ran.stderr.contains("shut out"), "{ran}");
+    ensure!(!ran.stderr.contains("protected ports"), "{ran}");
     Ok(())
 }
 
@@ -183,11 +183,11 @@ fn the_first_enforcement_on_a_node_needs_the_cluster_cidrs() -> Result<()> {
     let server = Echo::new(&node, PORT)?;
     let attach = words("attach --interface n0 --authorized-ip-ranges 198.51.100.0/24");
     let is_refused = |ran: &Ran| {
-        let process = format!("`kubelet` runs here (pid {})", kubelet.pid());
+        let process = format!("`kubelet` (pid {}) runs", kubelet.pid());
         refused(
             ran,
             INPUT,
-            &["node of a cluster", &process, "`cluster_cidrs` is not set"],
+            &["cluster node", &process, "`cluster_cidrs` is not set"],
         )?;
         for words in [
             "cluster_cidrs = [\"10.244.0.0/16\", \"fd00:10:244::/56\", \"192.0.2.0/24\", \"192.0.3.0/24\"]",
@@ -236,8 +236,8 @@ fn force_or_the_cluster_cidrs_are_enough() -> Result<()> {
             write("/etc/kubernetes/kubelet.conf", "")?;
         }
         let ran = filter.run(&ATTACH)?;
-        refused(&ran, INPUT, &["`/etc/kubernetes/kubelet.conf` is there"])?;
-        ensure!(ran.stderr.contains("none was found here"), "{ran}");
+        refused(&ran, INPUT, &["`/etc/kubernetes/kubelet.conf` exists"])?;
+        ensure!(ran.stderr.contains("none found on this node"), "{ran}");
         filter.ok(&words)?;
         filter.ok(&ATTACH)?;
         filter.ok(&["detach"])?;
@@ -256,10 +256,10 @@ fn server_and_program(node: &Namespace, name: &str, words: &[&str]) -> Result<[S
 fn a_port_of_another_program_needs_force() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let web = server_and_program(&site.node, "nginx", &[])?;
-    let words = format!("port 443 belongs to `nginx` (pid {}) here", web[1].pid());
+    let words = format!("`nginx` (pid {}) listens on TCP 443", web[1].pid());
     let ran = filter.run(&ATTACH)?;
     refused(&ran, INPUT, &[&words, "its clients would be dropped"])?;
-    ran.stderr_has(&["`--port 6443` protects the API server alone"])?;
+    ran.stderr_has(&["use `--port 6443` to protect only the API server"])?;
     site.unlisted_gets_in(Family::V4, 443)?;
     filter.ok(&[&ATTACH[..], &["--port", "6443"]].concat())?;
     site.unlisted_gets_in(Family::V4, 443)?;
@@ -291,14 +291,30 @@ fn a_proxy_of_the_api_server_is_accepted_and_another_program_on_a_default_port_i
         filter.ok(&["detach"])?;
     }
     let _programs = server_and_program(&site.node, "gitea", &[])?;
-    refused(
-        &filter.run(&ATTACH)?,
-        INPUT,
-        &["port 443 belongs to `gitea`"],
-    )?;
+    refused(&filter.run(&ATTACH)?, INPUT, &["`gitea` (pid "])?;
     filter
         .ok(&[&ATTACH[..], &["--port", "443,6443"]].concat())
         .map(drop)
+}
+
+/// Such as haproxy on a node that does not have the virtual address.
+#[test]
+fn a_proxy_without_connections_is_known_by_its_configuration() -> Result<()> {
+    let (site, filter) = Site::unguarded()?;
+    own_etc()?;
+    let api = StandIn::new(&site.node, PROGRAM, "kube-apiserver", &["6443"])?;
+    let proxy = StandIn::new(&site.node, PROGRAM, "haproxy", &["8443", "8080"])?;
+    write(
+        "/etc/haproxy/haproxy.cfg",
+        "listen api\n bind *:8443\n server cp1 192.0.2.10:6443\n\
+         listen web\n bind *:8080\n server web1 192.0.2.30:80\n",
+    )?;
+    filter.ok(&[&ATTACH[..], &["--port", "6443,8443"]].concat())?;
+    site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
+    let ran = filter.run(&[&ATTACH[..], &["--port", "6443,8443,8080"]].concat())?;
+    refused(&ran, INPUT, &["listens on TCP 8080"])?;
+    drop((api, proxy));
+    Ok(())
 }
 
 #[test]
@@ -309,10 +325,7 @@ fn the_first_start_of_run_leaves_a_port_of_another_program_alone() -> Result<()>
     let mut daemon = filter.start(&["run", "--interface", INTERFACE])?;
     let message =
         daemon.line(|line| line.starts_with("warning: monitor mode: nothing is dropped yet"))?;
-    ensure!(
-        message.contains("port 443 belongs to `traefik`"),
-        "{message}"
-    );
+    ensure!(message.contains("`traefik` (pid "), "{message}");
     daemon.line(|line| line.starts_with("guarding"))?;
     site.unlisted_gets_in(Family::V4, 443)?;
     filter.write_config("ports = [6443]\n")?;
@@ -371,8 +384,8 @@ fn a_port_that_is_rewritten_to_another_host_needs_force() -> Result<()> {
         );
         let ran = filter.run(&ATTACH)?;
         if is_foreign {
-            refused(&ran, INPUT, &["port 443 is rewritten", "chain `t pre`"]).context(rules)?;
-            ran.stderr_has(&["`--port 6443` protects the API server alone"])?;
+            refused(&ran, INPUT, &["redirects TCP 443", "chain `t pre`"]).context(rules)?;
+            ran.stderr_has(&["use `--port 6443` to protect only the API server"])?;
         } else {
             ensure!(ran.code == Some(0), "{rules}: {ran}");
             filter.ok(&["detach"])?;

@@ -104,7 +104,7 @@ fn a_broken_file_changes_nothing_and_stops_no_command_that_does_not_need_it() ->
     daemon.line(|text| text.contains(&line) && text.contains("`prots`"))?;
     let list = filter.list()?;
     filter.write_list(format!("{list}192.0.2.222\n"))?;
-    daemon.line(|text| text.contains("the ranges file is in force"))?;
+    daemon.line(|text| text.contains("ranges file applied"))?;
     site.unlisted_is_dropped(Family::V4, 443, &filter)?;
     drop(daemon);
     ensure!(filter.status("state")? == "enforcing");
@@ -223,7 +223,7 @@ fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
     filter.write_config("max_ranges = 2\n")?;
     let three = "192.0.2.1,192.0.2.2,192.0.2.3";
     let over = filter.run(&["ranges", "set", three])?;
-    refused(&over, INPUT, &["3", "the most is 2"])?;
+    refused(&over, INPUT, &["3", "the maximum is 2"])?;
     ensure!(over.stderr.contains("`max_ranges`"), "{over}");
     over.stderr_has(&["`apifence attach --max-ranges N`"])?;
     assert!(!filter.ranges_file().exists());
@@ -231,18 +231,18 @@ fn the_limit_of_the_list_is_the_files_until_a_filter_has_one() -> Result<()> {
         .run_with(&[("APIFENCE_MAX_RANGES", "3")], &["ranges", "set", three])?
         .succeeded()?;
     let ran = filter.run_with(&[("APIFENCE_MAX_RANGES", "0")], &["ranges", "set", three])?;
-    refused(&ran, INPUT, &["how many"])?;
+    refused(&ran, INPUT, &["`max_ranges` cannot be read"])?;
 
     refused(
         &filter.run(&["attach", "--interface", INTERFACE])?,
         INPUT,
-        &["the most is 2"],
+        &["the maximum is 2"],
     )?;
     filter.ok(&["attach", "--interface", INTERFACE, "--max-ranges", "4"])?;
     filter.write_config("max_ranges = 'many'\n")?;
     filter.ok(&["ranges", "add", "192.0.2.4"])?;
     let ran = filter.run(&["ranges", "add", "192.0.2.5"])?;
-    refused(&ran, INPUT, &["5", "the most is 4"])
+    refused(&ran, INPUT, &["5", "the maximum is 4"])
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn routes_that_come_and_go_under_run_are_followed() -> Result<()> {
     )?);
     ensure!(answers(&mut testbed, SID6, Source::Listed, 20_003)?);
 
-    let changed = |line: &str| line.contains("takes out of other packets");
+    let changed = |line: &str| line.contains("decapsulation");
     for sid in [SID6, SID6_NEXT_HOP, tests::table::SID4] {
         node.ip(&format!("-6 route del {sid}/128"))?;
     }

@@ -97,7 +97,10 @@ fn a_change_reports_an_edit_that_was_not_in_force() -> Result<()> {
     let (site, filter, _server) = Site::guarded_server(PORT)?;
     edit(&filter, admit_unlisted)?;
     let ran = filter.run(&["ranges", "add", "192.0.2.99"])?.succeeded()?;
-    ran.stderr_has(&["+203.0.113.9/32", "comes into force with it"])?;
+    ran.stderr_has(&[
+        "+203.0.113.9/32",
+        "this change applies the entries that it keeps",
+    ])?;
     ran.stderr_lacks(&["this replaces it"])?;
     site.unlisted_gets_in(Family::V4, PORT).map(drop)
 }
@@ -111,6 +114,6 @@ fn an_attach_after_an_unconfirmed_one_reports_no_edit() -> Result<()> {
     filter.ok(&[attach, &["--confirm-within", "1s"]].concat())?;
     filter.until_status("state", "off")?;
     let ran = filter.run(attach)?.succeeded()?;
-    ran.stderr_has(&["this brings it into force"])?;
+    ran.stderr_has(&["this change applies it"])?;
     ran.stderr_lacks(&["edit"])
 }

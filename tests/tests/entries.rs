@@ -252,7 +252,7 @@ fn the_history_is_in_the_state_directory() -> Result<()> {
     fs::remove_dir_all(filter.state_dir().join("history"))?;
     fs::write(filter.state_dir().join("history"), "in the way\n")?;
     let ran = filter.run(&["ranges", "add", "192.0.2.9"])?.succeeded()?;
-    ran.stderr_has(&["warning: write history", "the list before is not kept"])?;
+    ran.stderr_has(&["warning: write history", "the previous list is not kept"])?;
     ensure!(filter.list()?.contains("192.0.2.9"));
     Ok(())
 }
@@ -301,7 +301,7 @@ fn a_range_that_still_expires_is_reported() -> Result<()> {
         let add = ["ranges", "add", address];
         filter.ok(&[&add[..], &["--expires", "8h"]].concat())?;
         let ran = filter.run(&add)?;
-        let is_noted = |ran: &Ran| ran.stderr.contains("listed already, and still only until");
+        let is_noted = |ran: &Ran| ran.stderr.contains("listed already and still expires");
         ensure!(ran.code == Some(0) && is_noted(&ran), "{ran}");
         // The hint, as printed.
         let ran = filter.run(&[&add[..], &["--expires", "never"]].concat())?;

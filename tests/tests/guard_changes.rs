@@ -52,7 +52,7 @@ fn a_change_says_what_it_opens_and_closes() -> Result<()> {
         ran.code != Some(0)
             && ran
                 .stderr
-                .contains("cuts every established client of TCP 4001, 4002")
+                .contains("the only connection to TCP 4001, 4002 would be cut")
             && ran.stderr.contains("add it to the list `control-plane`"),
         "{ran}"
     );
@@ -93,7 +93,7 @@ fn a_guard_needs_its_lists() -> Result<()> {
     refused(
         &filter.run(&delete)?,
         INPUT,
-        &["delete list `control-plane`: a guard names it, for TCP 2379, 2380"],
+        &["delete list `control-plane`: the guard of TCP 2379, 2380 uses it"],
     )?;
     filter.write_config(GUARD.replace("control-plane", "none"))?;
     for words in [&ATTACH[..3], &[&ATTACH[..3], &["--dry-run"]].concat()] {
@@ -101,7 +101,7 @@ fn a_guard_needs_its_lists() -> Result<()> {
         refused(
             &ran,
             INPUT,
-            &["guard TCP 2379, 2380: there is no list `none`"],
+            &["guard TCP 2379, 2380: list `none` is missing"],
         )?;
         ensure!(ran.stderr.contains("ranges set --list none CIDR"), "{ran}");
     }

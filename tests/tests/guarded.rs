@@ -111,7 +111,7 @@ fn status_check_says_no_while_something_else_than_the_files_holds() -> Result<()
     filter.boot()?;
     filter.write_list("x\n")?;
     let daemon = filter.start(&["run", "--interface", INTERFACE])?;
-    until("the policy last in force holds", || {
+    until("the last good policy is in force", || {
         Ok(checks(&filter)?.1.contains("`last_in_force`"))
     })?;
     filter.write_list("192.0.2.2\n")?;

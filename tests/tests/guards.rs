@@ -310,7 +310,7 @@ fn lost_pins_of_guards_come_back() -> Result<()> {
     let are_held = || Ok(inner_maps(&pin()?)?.is_subset(&held_maps(pid)?));
     until("`run` holds the maps of the change", are_held)?;
     fs::remove_dir_all(filter.bpffs())?;
-    until("the pins are there again", || {
+    until("pinned again", || {
         Ok(names().is_ok_and(|now| now.len() == 4))
     })?;
     ensure!(is_in(&filter, UNLISTED[0], ETCD)? && !is_in(&filter, ADMIN[0], ETCD)?);
@@ -323,7 +323,7 @@ fn lost_pins_of_guards_come_back() -> Result<()> {
     })?;
     until("`run` holds the maps without the guard", are_held)?;
     fs::remove_dir_all(filter.bpffs())?;
-    until("the other pins are there again", || {
+    until("pinned again", || {
         Ok(pin().is_ok() && filter.run(&["check", ADMIN[0]])?.code == Some(0))
     })
 }

@@ -28,8 +28,8 @@ fn the_first_enforcement_next_to_a_hidden_kubelet_needs_the_cluster_cidrs() -> R
         setpriv
     };
     let ran = filter.run_by(bounded(), &ATTACH)?;
-    let process = format!("`kubelet` runs here (pid {})", kubelet.pid());
-    refused(&ran, INPUT, &["node of a cluster", &process])?;
+    let process = format!("`kubelet` (pid {}) runs", kubelet.pid());
+    refused(&ran, INPUT, &["cluster node", &process])?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     let all = [&ATTACH[..], &["--cluster-cidrs", "10.244.0.0/16"]].concat();
     let ran = filter.run_by(bounded(), &all)?;

@@ -62,8 +62,8 @@ fn no_success_is_reported_if_the_file_cannot_be_replaced() -> Result<()> {
         .map(Vec::len);
     let folder = file.parent().context("no folder")?.to_owned();
     for (mounted, read_only, words) in [
-        (&file, false, "it is mounted by itself"),
-        (&file, true, "it is mounted by itself"),
+        (&file, false, "it is a mount of its own"),
+        (&file, true, "it is a mount of its own"),
         (&folder, true, "cannot be written: read-only file system"),
     ] {
         let _bound = Bound::new(mounted, read_only)?;

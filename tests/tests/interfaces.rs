@@ -63,7 +63,7 @@ fn an_interface_that_returns_up_lets_at_most_one_connection_in() -> Result<()> {
     for round in 0..10 {
         let before = intruder.count();
         node.ip("link del n0")?;
-        daemon.line(|line| line.contains("`n0` is not there"))?;
+        daemon.line(|line| line.contains("`n0` does not exist"))?;
         plug_in(&node, &client, "n0", 0)?;
         daemon.line(|line| line.contains("guarding `n0` again"))?;
         let got_in = intruder.count() - before;
@@ -216,7 +216,7 @@ fn a_flapping_interface_piles_up_nothing() -> Result<()> {
     let mut flap = |rounds| -> Result<usize> {
         for _ in 0..rounds {
             node.ip("link del n0")?;
-            daemon.line(|line| line.contains("`n0` is not there"))?;
+            daemon.line(|line| line.contains("`n0` does not exist"))?;
             plug_in(&node, &client, "n0", 0)?;
             daemon.line(|line| line.contains("guarding `n0` again"))?;
         }

@@ -166,7 +166,7 @@ fn a_long_change_shows_a_bar_on_a_terminal_and_nowhere_else() -> Result<()> {
         let _ = reader.read_to_end(&mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         ensure!(until_ended(&mut child)?.success(), "{text}");
-        ensure!(text.contains("in the list"), "{text}");
+        ensure!(text.contains("in force: "), "{text}");
         Ok(text)
     };
     let long = Duration::from_millis(1500);

@@ -276,7 +276,7 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     let status = filter.ok(&["status"])?;
     assert!(status.starts_with("detached"), "{status}");
     assert!(
-        status.contains("is gone") && !status.contains("--interface #"),
+        status.contains("no longer exists") && !status.contains("--interface #"),
         "{status}"
     );
     filter.ok(&["stats"])?;
@@ -287,7 +287,7 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     peer.is_silenced(PORT)?;
     // The remains of the previous interface cause no warning now.
     let status = filter.ok(&["status"])?;
-    assert!(!status.contains("is gone"), "{status}");
+    assert!(!status.contains("no longer exists"), "{status}");
     filter.ok(&["detach"])?;
     peer.gets_in(PORT).map(drop)
 }

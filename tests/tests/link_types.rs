@@ -165,7 +165,7 @@ fn what_cannot_be_judged_is_refused_by_name_and_nothing_is_attached() -> Result<
     let list = ["--authorized-ip-ranges", "192.0.2.1"];
     for (name, why) in [
         ("lo", "loopback is never filtered"),
-        ("redirected", "it hands packets back"),
+        ("redirected", "it returns packets"),
     ] {
         let both = ["attach", "--interface", INTERFACE, "--interface", name];
         refused(

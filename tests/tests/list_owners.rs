@@ -31,7 +31,7 @@ fn bounds_hold_against_whoever_writes_a_list() -> Result<()> {
         (format!("{}\n", UNLISTED[0]), "does not expire"),
         (
             format!("{} expires=2099-01-01T00:00:00Z\n", UNLISTED[0]),
-            "later than",
+            "expires in more than",
         ),
         (
             ["1", "2", "9"]
@@ -77,7 +77,7 @@ fn a_list_that_every_user_may_write_is_not_used() -> Result<()> {
     fs::write(file.with_file_name(".new"), format!("{}\n", UNLISTED[0]))?;
     fs::set_permissions(file.with_file_name(".new"), Permissions::from_mode(0o666))?;
     fs::rename(file.with_file_name(".new"), &file)?;
-    daemon.line(|line| line.contains("every user may write"))?;
+    daemon.line(|line| line.contains("every user can write"))?;
     site.is_guarded(PORT)?;
     ensure!(
         filter.run(&["check", "192.0.2.77"])?.code == Some(0),
@@ -88,7 +88,7 @@ fn a_list_that_every_user_may_write_is_not_used() -> Result<()> {
     let directory = file.parent().context("in a directory")?;
     fs::set_permissions(directory, Permissions::from_mode(0o777))?;
     filter.write_list_of("office", "192.0.2.78\n")?;
-    daemon.line(|line| line.contains("every user may write"))?;
+    daemon.line(|line| line.contains("every user can write"))?;
     ensure!(filter.run(&["check", "192.0.2.78"])?.code == Some(1));
     fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     filter.until_authorized("192.0.2.78", true)
@@ -174,7 +174,7 @@ fn an_owner_leads_root_to_no_file_of_its_choice() -> Result<()> {
     let trial = ["--confirm-within", "1h"];
     let change = ["ranges", "--list", "feed", "set", "192.0.2.6"];
     let ran = filter.run(&[&change[..], &trial].concat())?;
-    refused(&ran, INPUT, &["provisionally", "list `feed`"])?;
+    refused(&ran, INPUT, &["start trial", "list `feed`"])?;
     filter.ok(&[&["ranges", "add", "192.0.2.7"][..], &trial].concat())?;
     filter.ok(&["confirm"])?;
     filter.ok(&["check", "192.0.2.7"])?;

@@ -50,7 +50,7 @@ fn me_is_the_source_address_of_the_session() -> Result<()> {
         ensure!(ran.code == Some(1) && ran.stdout.contains(address), "{ran}");
         let ran = through_sudo(&filter, &unlisted(family), &add)?;
         ensure!(ran.code == Some(0), "{ran}");
-        ran.stderr_has(&[&format!("note: `me` is {address}, where")])?;
+        ran.stderr_has(&[&format!("note: `me` is {address}, the address")])?;
         site.unlisted_gets_in(family, PORT)?;
         let file = filter.list()?;
         ensure!(
@@ -81,8 +81,8 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
     let (_site, filter) = Site::guarded()?;
     let before = filter.list()?;
     for (client, word) in [
-        ("", "no `SSH_CONNECTION`"),
-        ("UNKNOWN 65535 UNKNOWN 65535", "no `SSH_CONNECTION`"),
+        ("", "`SSH_CONNECTION` is not set"),
+        ("UNKNOWN 65535 UNKNOWN 65535", "`SSH_CONNECTION` is not set"),
         ("127.0.0.1 50000 127.0.0.1 22", "comes from `127.0.0.1`"),
         ("::1 50000 ::1 22", "comes from `::1`"),
     ] {
@@ -93,8 +93,11 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
             &["check", "me"],
         ] {
             let ran = from(&filter, client, arguments)?;
-            refused(&ran, INPUT, &["who `me` is", word])?;
-            ensure!(ran.stderr.contains("hint: type the address"), "{ran}");
+            refused(&ran, INPUT, &["resolve `me`", word])?;
+            ensure!(
+                ran.stderr.contains("hint: type the source address"),
+                "{ran}"
+            );
         }
     }
     // Link-local addresses, with their zone: the range authorizes that address on every link.
@@ -108,7 +111,10 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
     filter.ok(&["ranges", "remove", "fe80::1"])?;
     // It is a word, and not a prefix of one; in a file it is invalid.
     for (arguments, word) in [
-        (&["ranges", "add", "me/24"][..], "`me/24` is a word"),
+        (
+            &["ranges", "add", "me/24"][..],
+            "`me/24` works only on the command line",
+        ),
         (&["ranges", "add", "home.example.org"], "is a name"),
     ] {
         refused(
@@ -119,7 +125,7 @@ fn a_shell_without_a_remote_address_is_reported() -> Result<()> {
     }
     filter.write_list(format!("{before}me\n"))?;
     let ran = from(&filter, &unlisted(Family::V4), &["ranges", "reload"])?;
-    refused(&ran, INPUT, &["range `me` is a word for the command line"])?;
+    refused(&ran, INPUT, &["`me` works only on the command line"])?;
     ensure!(ran.stderr.contains("`apifence ranges add me`"), "{ran}");
     Ok(())
 }

@@ -287,7 +287,7 @@ fn readiness_follows_the_kernel() -> Result<()> {
     // Monitor mode and the off switch are the operator's choice: nothing is enforced, and the node
     // is ready.
     filter.write_config("mode = 'monitor'\n")?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     let page = scrape(&site.node)?;
     assert_eq!(page.sum("apifence_enforcing", &[]), Some(0.0));
     let mode = |page: &Page, mode| page.sum("apifence_policy_mode", &[("mode", mode)]);

@@ -119,10 +119,10 @@ fn a_run_that_is_up_goes_on_in_the_mode() -> Result<()> {
         run.signal(Signal::SIGHUP)?;
         filter.write_config(format!("# {verb}\n"))?;
         filter.write_list(format!("{LIST}# {verb}\n192.0.2.77\n"))?;
-        run.line(|line| line.contains("the ranges file is in force"))?;
+        run.line(|line| line.contains("ranges file applied"))?;
         ensure!(filter.status("generation")? != generation);
         filter.write_list(LIST)?;
-        run.line(|line| line.contains("the ranges file is in force"))?;
+        run.line(|line| line.contains("ranges file applied"))?;
         if verb == "monitor" {
             site.unlisted_gets_in(Family::V4, PORT)?;
         } else {
@@ -163,7 +163,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // The hint works; then the file agrees.
     filter.write_config("# ours\nmode = 'monitor'\n")?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     let ran = filter.run(&["monitor"])?.succeeded()?;
     ensure!(ran.stderr.contains("already"), "{ran}");
     drop(daemon);
@@ -173,7 +173,7 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     let mut daemon = filter.start(&[&run[..], &["--mode", "enforce"]].concat())?;
     daemon.line(|line| line.contains("guarding"))?;
     let ran = filter.run(&["monitor"])?;
-    refused(&ran, INPUT, &["process", "flag --mode"])?;
+    refused(&ran, INPUT, &["`apifence run` (pid ", "flag --mode"])?;
     drop(daemon);
 
     let mut command = filter.command(&run);
@@ -182,7 +182,11 @@ fn the_source_of_another_mode_is_named() -> Result<()> {
     let daemon = Killed(site.node.spawn(&mut command)?);
     until("it is on watch", || {
         let ran = filter.run(&["monitor"])?;
-        let named = refused(&ran, INPUT, &["process", "environment APIFENCE_MODE"]);
+        let named = refused(
+            &ran,
+            INPUT,
+            &["`apifence run` (pid ", "environment APIFENCE_MODE"],
+        );
         if named.is_err() {
             filter.ok(&["enforce"])?;
         }
@@ -219,7 +223,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
     let ran = filter
         .run(&["enforce", "--confirm-within", "1h"])?
         .succeeded()?;
-    ensure!(ran.stderr.contains("the mode before returns"), "{ran}");
+    ensure!(ran.stderr.contains("on trial for"), "{ran}");
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     for words in [
         &["enforce"][..],
@@ -227,7 +231,7 @@ fn a_mode_on_trial_goes_back_by_itself() -> Result<()> {
         &["ranges", "reload"],
         &ATTACH[..3],
     ] {
-        refused(&filter.run(words)?, FAILED, &["waits for its confirmation"])?;
+        refused(&filter.run(words)?, FAILED, &["is on trial"])?;
     }
     lapse(&filter)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
@@ -305,7 +309,11 @@ fn the_mode_brings_no_edited_list_into_force() -> Result<()> {
     // The list is in no file now.
     fs::remove_file(filter.ranges_file())?;
     drop(fs::remove_dir_all(filter.state_dir()));
-    refused(&filter.run(&["monitor"])?, FAILED, &["in no file"])?;
+    refused(
+        &filter.run(&["monitor"])?,
+        FAILED,
+        &["neither the ranges file nor the history"],
+    )?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
@@ -370,7 +378,7 @@ fn enforcing_refuses_to_cut_every_client() -> Result<()> {
     ensure!(
         shown["refused"]
             .as_str()
-            .is_some_and(|why| why.contains("every")),
+            .is_some_and(|why| why.contains("would be cut")),
         "{shown:#}"
     );
     ensure!(

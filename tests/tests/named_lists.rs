@@ -95,7 +95,7 @@ fn the_off_switch_is_in_the_default_list_alone() -> Result<()> {
     refused(
         &filter.run(&["ranges", "delete"])?,
         INPUT,
-        &["`default` stays"],
+        &["`default` cannot be deleted"],
     )?;
     let ran = filter.run(&["ranges", "add", "--list", "a.b.c", "192.0.2.1"])?;
     ensure!(
@@ -150,7 +150,7 @@ fn a_list_that_breaks_keeps_its_last_good_entries_and_holds_up_no_other() -> Res
     // A command that changes another list says so, and changes it.
     let ran = filter.run(&["ranges", "add", "--list", "office", "192.0.2.78"])?;
     ensure!(
-        ran.code == Some(0) && ran.stderr.contains("stays as it was last in force"),
+        ran.code == Some(0) && ran.stderr.contains("keeps its last good entries"),
         "{ran}"
     );
     site.unlisted_gets_in(V4, PORT)?;
@@ -184,7 +184,7 @@ fn a_list_that_vanishes_keeps_its_entries_until_it_is_deleted() -> Result<()> {
     site.unlisted_gets_in(V4, PORT)?;
     for empty in ["", "\n# nothing\n"] {
         filter.write_list_of("guests", empty)?;
-        daemon.line(|line| line.contains("holds no range"))?;
+        daemon.line(|line| line.contains("the file has no range"))?;
         site.unlisted_gets_in(V4, PORT)?;
         fs::remove_file(filter.list_file("guests"))?;
         daemon.line(|line| line.contains("no such file"))?;
@@ -267,7 +267,7 @@ fn a_change_of_a_list_on_trial_takes_itself_back_or_stays() -> Result<()> {
     // Another list has to wait for the decision.
     let ran = filter.run(&["ranges", "add", "192.0.2.2"])?;
     ensure!(
-        ran.code != Some(0) && ran.stderr.contains("waits for its confirmation"),
+        ran.code != Some(0) && ran.stderr.contains("is on trial"),
         "{ran}"
     );
     filter.ok(&["ranges", "rollback"])?;
@@ -329,11 +329,7 @@ fn a_change_of_a_list_that_is_killed_is_made_or_not() -> Result<()> {
             let step = || format!("`{}` killed at call {number}: {ran}", change.join(" "));
             // The next writer completes or takes back what was half done.
             let writer = ["ranges", "--list", "guests", "set", OLD, "--dry-run"];
-            if filter
-                .run(&writer)?
-                .stderr
-                .contains("waits for its confirmation")
-            {
+            if filter.run(&writer)?.stderr.contains("is on trial") {
                 filter.ok(&["ranges", "rollback"]).with_context(step)?;
             }
             let is_in =

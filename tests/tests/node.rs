@@ -81,17 +81,17 @@ fn init_asks_five_questions_and_takes_what_is_answered() -> Result<()> {
     let distinct: std::collections::BTreeSet<&str> = questions.collect();
     ensure!(distinct.len() == 5, "{distinct:#?}");
     ran.stderr_has(&[
-        "`x` is no port",
-        "no interface `eth9`",
+        "`x` is not a port",
+        "`eth9` is not an interface",
         "/33",
         "answer `y` or `n`",
     ])?;
     let config = plant.config()?;
     let lines: Vec<String> = config.lines().map(|line| line.trim().to_owned()).collect();
-    has(&lines, "443, #", "given at `apifence init`")?;
+    has(&lines, "443, #", "typed in `apifence init`")?;
     has(&lines, "6443, #", "kube-apiserver.yaml")?;
     has(&lines, "\"192.0.2.0/24\", #", "other nodes")?;
-    has(&lines, "\"@gcp-health-checks\", #", "given at")?;
+    has(&lines, "\"@gcp-health-checks\", #", "typed in")?;
     has(&lines, "# \"10.244.0.0/16\", #", "pods")?;
     ensure!(plant.filter.status("state")? == "monitoring");
     Ok(())
@@ -102,11 +102,11 @@ fn an_answer_of_no_and_a_stdin_that_ends_change_nothing() -> Result<()> {
     let plant = Plant::new(PROGRAM)?;
     let ran = plant.init(&[], "\n\n\n\nn\n")?;
     ensure!(ran.code == Some(1), "{ran}");
-    ran.stderr_has(&["nothing was written"])?;
+    ran.stderr_has(&["nothing written"])?;
     plant.is_untouched()?;
     for answers in ["", "\n", "\n\n\n\n"] {
         let ran = plant.init(&[], answers)?;
-        refused(&ran, INPUT, &["standard input has ended"])?;
+        refused(&ran, INPUT, &["end of standard input"])?;
         plant.is_untouched()?;
     }
     Ok(())
@@ -117,11 +117,23 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
     let plant = Plant::new(PROGRAM)?;
     let filter = &plant.filter;
     filter.write_config("ports = [6443]\n")?;
-    refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
+    refused(
+        &plant.init(&["--yes"], "")?,
+        INPUT,
+        &["already has settings"],
+    )?;
     filter.write_config("ports = [\n")?;
-    refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
+    refused(
+        &plant.init(&["--yes"], "")?,
+        INPUT,
+        &["already has settings"],
+    )?;
     filter.write_config("[lists.guests]\nmax_ranges = 5\n")?;
-    refused(&plant.init(&["--yes"], "")?, INPUT, &["sets something"])?;
+    refused(
+        &plant.init(&["--yes"], "")?,
+        INPUT,
+        &["already has settings"],
+    )?;
     // Where the mode cannot be kept, the next boot would enforce.
     filter.write_config("")?;
     fs::write(filter.state_dir(), "in the way\n")?;
@@ -147,7 +159,7 @@ fn what_an_operator_set_up_is_not_replaced() -> Result<()> {
     refused(
         &plant.init(&["--yes"], "")?,
         INPUT,
-        &["one is attached already"],
+        &["a filter is already attached"],
     )?;
     filter.ok(&["detach"])?;
     Ok(())
@@ -163,7 +175,7 @@ fn files_go_with_an_attach_that_fails() -> Result<()> {
         &checks,
         "fail",
         "interface",
-        "no hook: it carries the XDP program",
+        "no hook: it has the XDP program",
     )?;
     let ran = plant.init(&["--yes"], "")?;
     ensure!(
@@ -201,7 +213,7 @@ fn programs_and_clients_are_found_and_named() -> Result<()> {
     let lines = plant.proposal(&none)?;
     has(&lines, "7443, #", "`kube-apiserver` (pid ")?;
     has(&lines, "8443, #", "`haproxy` (pid ")?;
-    has(&lines, "9345, #", "nodes that join")?;
+    has(&lines, "9345, #", "where nodes join")?;
     for port in ["443, ", "10250, ", "7000, ", "9000, ", "6443, "] {
         ensure!(
             !lines.iter().any(|line| line.starts_with(port)),
@@ -225,13 +237,13 @@ fn programs_and_clients_are_found_and_named() -> Result<()> {
     says(&checks, "fail", "port", "7443 is not protected")?;
     says(&checks, "fail", "port", "8443 is not protected: `haproxy`")?;
     says(&checks, "fail", "port", "9345 is not protected")?;
-    says(&checks, "fail", "port", "port 443 belongs to `nginx`")?;
+    says(&checks, "fail", "port", "`nginx` (pid ")?;
     says(&checks, "warn", "node", "`tunneller` (pid ")?;
     says(
         &checks,
         "fail",
         "client",
-        "192.0.2.21 is connected, and is not let in",
+        "192.0.2.21 is connected, but not allowed",
     )?;
     says(&checks, "fail", "client", "35.191.0.5 is connected")?;
     says(&checks, "warn", "client", "203.0.113.9 is connected")?;

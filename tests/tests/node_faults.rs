@@ -22,7 +22,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_stand-in");
 /// A directory without files of a node.
 const NONE: &str = "/proc/self/fdinfo";
 
-/// No line that sets something has these words.
+/// No line that already has settings has these words.
 fn sets_no(lines: &[String], words: &str) -> Result<()> {
     let mut found = lines.iter();
     let found = found.find(|line| line.contains(words) && !line.starts_with('#'));
@@ -85,7 +85,7 @@ fn names_of_others_stay_within_a_line_and_a_comment() -> Result<()> {
     let plant = Plant::new(PROGRAM)?;
     let _api = plant.stand_in("kube-apiserver", &["6443"])?;
     let to_api = ["--connect", "127.0.0.1:6443"];
-    // A program that anybody can run, and a name that only root can give.
+    // A program that anyone can run, and a name that only root can give.
     let forger = ["--name", "a\nOK  forged", "7000", to_api[0], to_api[1]];
     let _forger = plant.stand_in("it", &forger)?;
     let painter = [
@@ -131,7 +131,7 @@ fn a_neighbour_with_a_public_address_is_not_let_in_unasked() -> Result<()> {
     has(
         &lines,
         "# 185.12.64.21 # ",
-        "the network of `eth0`: a node, or a foreign machine",
+        "the network of `eth0`: a node or another machine",
     )?;
     says(&plant.doctor(NONE)?, "warn", "client", "185.12.64.21")?;
     let ran = plant.init(&["--yes"], "")?.succeeded()?;
@@ -172,7 +172,7 @@ fn of_many_strangers_some_are_named() -> Result<()> {
     ensure!(named == 50, "{named} of them are named");
     has(&lines, "# 50 more: ", "suggest")?;
     let checks = plant.doctor(NONE)?;
-    says(&checks, "warn", "client", "80 more are connected")?;
+    says(&checks, "warn", "client", "80 more connected clients")?;
     ensure!(checks.len() < 40, "{checks:#?}");
     Ok(())
 }
@@ -183,10 +183,7 @@ fn a_port_and_an_interface_are_needed() -> Result<()> {
     let ran = plant
         .init(&[], "-\n,\n6443\r\nnone\n\n\n-\nY\n")?
         .succeeded()?;
-    let again = ran
-        .stderr
-        .matches("without one of them nothing is protected")
-        .count();
+    let again = ran.stderr.matches("at least one is necessary").count();
     ensure!(again == 3, "{ran}");
     ensure!(plant.filter.status("state")? == "monitoring");
     Ok(())
@@ -226,13 +223,13 @@ fn a_proxy_that_nobody_uses_yet_is_a_note() -> Result<()> {
         &checks,
         "warn",
         "node",
-        "listens on 8443: if it forwards to the API server",
+        "listens on 8443: if it forwards clients to the API server",
     )?;
     says(
         &checks,
         "warn",
         "node",
-        "listens on 8000, and has connections to the API server",
+        "listens on 8000 and is connected to the API server",
     )?;
     let about = |port: &str| checks.iter().any(|one| one.to_string().contains(port));
     ensure!(!about("on 443: if it") && !about("9000"), "{checks:#?}");

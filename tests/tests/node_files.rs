@@ -154,7 +154,7 @@ fn what_cannot_be_read_is_no_default_that_somebody_chose() -> Result<()> {
         let node = node.path().display().to_string();
         has(&plant.proposal(&node)?, "6443, # ", words)?;
         if words == "cannot be read" {
-            let words = format!("`/{MANIFEST}` is there, and cannot be read");
+            let words = format!("`/{MANIFEST}` exists, but cannot be read");
             says(&plant.doctor(&node)?, "warn", "node", &words)?;
         }
     }
@@ -258,7 +258,7 @@ fn what_is_no_file_of_text_holds_up_nothing() -> Result<()> {
             &checks,
             "warn",
             "node",
-            &format!("`{path}` is there, and cannot be read"),
+            &format!("`{path}` exists, but cannot be read"),
         )?;
     }
     Ok(())
@@ -272,6 +272,6 @@ fn a_port_that_is_rewritten_to_the_api_servers_is_a_way_around_the_filter() -> R
     let made = plant.node.output(Command::new("nft").arg(rules))?;
     ensure!(made.status.success(), "{made:?}");
     let _client = open(&plant.other, ip(STRANGER), at(NODE, 7443))?;
-    let words = "connections to port 7443 are rewritten to 192.0.2.10:6443";
+    let words = "this node redirects port 7443 to 192.0.2.10:6443";
     says(&plant.doctor("/proc/self/fdinfo")?, "warn", "node", words)
 }

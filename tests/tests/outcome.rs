@@ -45,7 +45,7 @@ fn a_filter_that_is_off_is_off_where_output_cannot_be_written() -> Result<()> {
         let ran = filter
             .run_by(shell, &[&["-o", "json", "detach"], interface].concat())?
             .succeeded()?;
-        ran.stderr_has(&["detached all the same"])?;
+        ran.stderr_has(&["the filter is detached"])?;
         ensure!(filter.status("state")? == "detached", "{ran}");
     }
     Ok(())

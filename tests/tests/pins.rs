@@ -110,20 +110,30 @@ fn pins_that_another_user_may_change_are_refused_by_name() -> Result<()> {
     );
     let cases: [Case<'_>; 7] = [
         (&filter, &own, &nobody, "65534"),
-        (&filter, &own, &|path| mode(path, 0o777), "others may write"),
-        (&filter, &own, &|path| mode(path, 0o770), "others may write"),
+        (
+            &filter,
+            &own,
+            &|path| mode(path, 0o777),
+            "other users can write",
+        ),
+        (
+            &filter,
+            &own,
+            &|path| mode(path, 0o770),
+            "other users can write",
+        ),
         (&filter, &inside, &nobody, "65534"),
         (
             &filter,
             &inside,
             &|path| mode(path, 0o1777),
-            "others may write",
+            "other users can write",
         ),
         (
             &below,
             &parent,
             &|path| mode(path, 0o777),
-            "others may write",
+            "other users can write",
         ),
         (&below, &parent, &nobody, "65534"),
     ];
@@ -196,7 +206,7 @@ fn a_bpffs_that_ends_with_the_process_is_refused() -> Result<()> {
         for command in [&ATTACH[..], &RUN] {
             let ran = filter.run(command)?;
             let name = own.path().display().to_string();
-            refused(&ran, FAILED, &[&name, "for this process alone"])?;
+            refused(&ran, FAILED, &[&name, "only for this process"])?;
         }
         ensure!(directories(own.path())?.len() == 1, "something is left");
         ensure!(!filter.ranges_file().exists(), "a list was written");
@@ -215,7 +225,7 @@ fn a_container_with_process_ids_of_its_own_is_refused() -> Result<()> {
         unshare
     };
     let ran = filter.run_by(contained(), &ATTACH)?;
-    refused(&ran, FAILED, &["process ids of its own"])?;
+    refused(&ran, FAILED, &["its own process ids"])?;
     ensure!(!site.node.ip("link show")?.contains("xdp"));
     // What shows, and the way back, work there all the same.
     filter.ok(&ATTACH)?;
@@ -235,10 +245,10 @@ fn run_of_another_layout_is_seen() -> Result<()> {
         fs::create_dir_all(&watch)?;
         let lock = File::open(&watch)?;
         lock.lock()?;
-        let pid = format!("process {}", std::process::id());
+        let pid = format!("(pid {})", std::process::id());
         for command in [&ATTACH[..], &RUN, &["detach"]] {
             let ran = filter.run(command)?;
-            refused(&ran, FAILED, &[&pid, "keeps it as it is"])?;
+            refused(&ran, FAILED, &[&pid, "manages this filter"])?;
             ensure!(ran.stderr.contains("systemctl stop apifence"), "{ran}");
         }
         ensure!(watch.exists(), "{name} was removed");

@@ -25,8 +25,8 @@ fn remarks_on_443(site: &Site, filter: &Apifence, rules: &str, is_foreign: bool)
     sh(&site.node, rules)?;
     let ran = filter.run(&[&ATTACH[..], &["--dry-run"]].concat())?;
     if is_foreign {
-        refused(&ran, INPUT, &["port 443 is rewritten"]).context(rules.to_owned())?;
-        let hint = "`--port 6443` protects the API server alone";
+        refused(&ran, INPUT, &["redirects TCP 443"]).context(rules.to_owned())?;
+        let hint = "use `--port 6443` to protect only the API server";
         ensure!(ran.stderr.contains(hint), "{ran}");
     } else {
         ensure!(ran.code == Some(0), "{rules}: {ran}");
@@ -261,7 +261,7 @@ fn unreadable_tables_are_reported_and_block_no_change() -> Result<()> {
         &site.node,
         "iptables-legacy -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443",
     )?;
-    let note = "note: iptables-legacy has a table `nat` here, which apifence cannot read: if it gives port 443 or 6443 to somebody else";
+    let note = "note: apifence cannot read the table `nat` of iptables-legacy: if it redirects TCP 443 or 6443";
     // If the operator chose the ports, the service on them is known; and once enforced, there is no
     // question.
     for (words, is_noted) in [
@@ -299,7 +299,7 @@ fn a_web_server_on_an_unfiltered_interface_needs_no_force() -> Result<()> {
     ensure!(ran.code == Some(0), "{ran}");
     drop(web);
     let _web = StandIn::new(&site.node, PROGRAM, "nginx", &["192.0.2.11:443"])?;
-    refused(&attach(&[])?, INPUT, &["port 443 belongs to `nginx`"])?;
+    refused(&attach(&[])?, INPUT, &["`nginx` (pid "])?;
     let ran = attach(&["--destination", "192.0.2.10"])?;
     ensure!(ran.code == Some(0), "{ran}");
     sh(

@@ -83,8 +83,7 @@ fn pins_of_another_layout_are_refused_by_all_commands_but_attach() -> Result<()>
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &["layout 999", "apifence"])?;
         assert!(
-            ran.stderr
-                .contains("`apifence attach` takes the filter over"),
+            ran.stderr.contains("`apifence attach` or"),
             "the way out is not named; {ran}"
         );
     }
@@ -134,7 +133,7 @@ fn a_missing_interface_is_named() -> Result<()> {
     refused(&ran, INPUT, &["`eth7`"])?;
     assert!(
         ran.stderr
-            .contains("is `eth0` meant? this host has `lo`, `eth0`"),
+            .contains("did you mean `eth0`? this host has `lo`, `eth0`"),
         "the hint does not name those there are; {ran}"
     );
     // One of several interfaces: all or nothing.
@@ -157,7 +156,7 @@ fn a_missing_interface_is_named() -> Result<()> {
     ] {
         let ran = filter.run(words)?;
         refused(&ran, INPUT, &["`eth7`: no such interface"])?;
-        assert!(ran.stderr.contains("is `eth0` meant?"), "{ran}");
+        assert!(ran.stderr.contains("did you mean `eth0`?"), "{ran}");
     }
     assert_eq!(filter.status("state")?, "enforcing");
     // An interface that is gone is known by its index.
@@ -190,6 +189,25 @@ fn the_interfaces_of_the_default_routes_are_guarded_if_none_is_named() -> Result
     let status = filter.json(&["status"])?;
     assert_eq!(status["interfaces"].as_array().map(Vec::len), Some(1));
     assert_eq!(status["interfaces"][0]["interface"], INTERFACE);
+    Ok(())
+}
+
+#[test]
+fn a_user_who_is_not_root_gets_the_command_for_root() -> Result<()> {
+    let (_site, filter) = Site::guarded()?;
+    for (words, verb) in [
+        (&["status"][..], "status"),
+        (&["check", "192.0.2.1"], "check"),
+        (&["ranges", "list"], "ranges list"),
+    ] {
+        let mut other = Command::new("setpriv");
+        other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        let ran = filter.run_by(other, words)?;
+        let cause = format!("error: `apifence {verb}` needs root");
+        refused(&ran, FAILED, &[&cause])?;
+        let hint = format!("hint: `sudo apifence {}`\n", words.join(" "));
+        ran.stderr_has(&[&hint])?;
+    }
     Ok(())
 }
 

@@ -52,7 +52,7 @@ fn the_service_manager_is_notified() -> Result<()> {
     notified(&["RELOADING=1", "MONOTONIC_USEC="])?;
     notified(&["READY=1"])?;
     filter.write_list("nonsense\n")?;
-    notified(&["STATUS=", "range `nonsense`"])?;
+    notified(&["STATUS=", "`nonsense`"])?;
     filter.write_list(format!("{LIST}{}\n", ADMIN[0]))?;
     notified(&["STATUS=generation 2 in force"])?;
     nix::sys::signal::kill(pid, Signal::SIGTERM)?;

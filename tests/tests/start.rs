@@ -72,7 +72,7 @@ const BROKEN: [(&str, Break, &str); 6] = [
     (
         "a broken list",
         |path| Ok(fs::write(path, "192.0.2.10\nx\n")?),
-        "range `x`",
+        "`x` is",
     ),
     ("an empty list", |path| Ok(fs::write(path, "")?), "no range"),
     (
@@ -118,12 +118,12 @@ fn after_a_boot_with_a_broken_list_the_policy_last_in_force_holds() -> Result<()
         make(file)?;
         let began = Instant::now();
         let mut daemon = filter.start(&RUN)?;
-        let warned = daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
+        let warned = daemon.line(|line| line.starts_with("warning: the last good policy"))?;
         ensure!(warned.contains(named), "{what}: {warned}");
         let took = tried(&site, began)?;
         println!("{what}: guarded {took:?} after the start");
         guarded(&site, &filter)?;
-        not_ready(&site.node, &["the policy last in force holds", named])?;
+        not_ready(&site.node, &["the last good policy is in force", named])?;
         let status = filter.json(&["status"])?;
         ensure!(status["state"] == "enforcing", "{status}");
         ensure!(status["policy_source"] == "last_in_force", "{status}");
@@ -170,7 +170,7 @@ fn after_a_boot_with_a_broken_config_its_last_settings_hold() -> Result<()> {
         tried(&site, began)?;
         site.unlisted_is_dropped(Family::V4, 9345, &filter)?;
         site.admin_gets_in(Family::V4, 9345)?;
-        not_ready(&site.node, &["the policy last in force holds", words])?;
+        not_ready(&site.node, &["the last good policy is in force", words])?;
         // The list is followed nevertheless, under the settings in force.
         filter.write_list("198.51.100.0/25\n")?;
         filter.until_authorized("198.51.100.200", false)?;
@@ -192,13 +192,16 @@ fn lost_settings_are_reported_until_they_are_accepted() -> Result<()> {
     filter.boot()?;
     fs::write(filter.state_dir().join("policy"), "\0x")?;
     let mut daemon = filter.start(&RUN)?;
-    daemon.line(|line| line.starts_with("warning: what flags set before is lost"))?;
+    daemon.line(|line| line.starts_with("warning: settings from earlier flags are lost"))?;
     tried(&site, Instant::now())?;
     guarded(&site, &filter)?;
     // The list is followed, which does not restore the settings.
     filter.write_list(format!("{LIST}192.0.2.77\n"))?;
     filter.until_authorized("192.0.2.77", true)?;
-    not_ready(&site.node, &["what flags set before is lost", "not whole"])?;
+    not_ready(
+        &site.node,
+        &["settings from earlier flags are lost", "incomplete"],
+    )?;
     ensure!(filter.status("policy_source")? == "default_settings");
     daemon.signal(nix::sys::signal::Signal::SIGHUP)?;
     is_ready(&site.node)?;
@@ -264,7 +267,10 @@ fn files_that_others_may_write_are_warned_of_and_a_unit_goes_by_the_last_policy(
     let daemon = tests::cli::Killed(site.node.spawn(&mut command)?);
     tried(&site, Instant::now())?;
     guarded(&site, &filter)?;
-    not_ready(&site.node, &["others may write to", "policy last in force"])?;
+    not_ready(
+        &site.node,
+        &["other users can write to", "last good policy"],
+    )?;
     drop(daemon);
     Ok(())
 }
@@ -277,7 +283,7 @@ fn a_node_that_has_enforced_lets_in_implicit_sources_alone_when_no_list_is_left(
     fs::remove_dir_all(filter.history_directory())?;
     fs::write(filter.state_dir().join("policy"), "{\"settings\"")?;
     let mut daemon = filter.start(&RUN)?;
-    daemon.line(|line| line.starts_with("warning: only the implicit sources are let in"))?;
+    daemon.line(|line| line.starts_with("warning: only the implicit sources are allowed"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(filter.status("policy_source")? == "implicit_sources");
@@ -296,7 +302,7 @@ fn lists_of_an_older_version_count_as_the_last_in_force() -> Result<()> {
     filter.ok(&["ranges", "set", ADMIN_RANGES])?;
     filter.write_list("198.51.100.0/24\nx\n")?;
     let mut daemon = filter.start(&RUN)?;
-    daemon.line(|line| line.starts_with("warning: the policy last in force"))?;
+    daemon.line(|line| line.starts_with("warning: the last good policy"))?;
     daemon.line(|line| line.starts_with("guarding"))?;
     guarded(&site, &filter)
 }
@@ -368,9 +374,9 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     filter.write_list("192.0.2.2\n")?;
     node.ip("link del n1")?;
     let mut daemon = filter.start(&both)?;
-    daemon.line(|line| line.contains("`n1` is not there"))?;
+    daemon.line(|line| line.contains("`n1` does not exist"))?;
     daemon.line(|line| line.starts_with("guarding `n0`"))?;
-    not_ready(&node, &["`n1` is not guarded: it is not there"])?;
+    not_ready(&node, &["`n1` is not guarded: it does not exist"])?;
     node.ip("link add n1 type veth peer name c1")?;
     daemon.line(|line| line.starts_with("guarding `n1`"))?;
     is_ready(&node)?;
@@ -386,7 +392,7 @@ fn each_interface_is_guarded_by_itself() -> Result<()> {
     let mut daemon = filter.start(&both)?;
     daemon.line(|line| line.contains("error: attach filter to `n1`"))?;
     assert_eq!(carrying(&node)?, [true, false]);
-    not_ready(&node, &["`n1` is not guarded", "carries the XDP program"])?;
+    not_ready(&node, &["`n1` is not guarded", "has the XDP program"])?;
     drop(link);
     daemon.line(|line| line.starts_with("guarding `n1`"))?;
     is_ready(&node)?;

@@ -34,7 +34,7 @@ fn is_reported(filter: &Apifence, words: &[&str]) -> Result<()> {
         Ok(())
     };
     has_all(&warnings, &warnings)?;
-    let takes_off = |ran: &Ran| ran.stderr.contains("unfiltered") || ran.code == Some(0);
+    let takes_off = |ran: &Ran| ran.stderr.contains("the ports are open") || ran.code == Some(0);
     for command in [
         &ATTACH[..],
         &["detach"],
@@ -101,7 +101,7 @@ fn a_filter_that_a_process_alone_holds_is_named() -> Result<()> {
     let held = aya::programs::links::PinnedLink::from_pin(&pin)?;
     fs::remove_dir_all(filter.bpffs())?;
     let pid = format!("process {}", std::process::id());
-    is_reported(&filter, &[INTERFACE, &pid, "leaves with the process"])?;
+    is_reported(&filter, &[INTERFACE, &pid, "ends with its process"])?;
     is_silent(&site)?;
     drop(held);
     // At once, though the kernel releases it a moment later.
@@ -136,13 +136,13 @@ fn detach_says_what_it_leaves_on() -> Result<()> {
     ensure!(
         status["warnings"]
             .to_string()
-            .contains("`eth1` is filtered")
+            .contains("`eth1` has an apifence filter")
     );
     let ran = filter.run(&["detach"])?.succeeded()?;
-    ran.stderr_has(&["`eth1` is filtered"])?;
-    ensure!(!ran.stderr.contains("the port is unfiltered"), "{ran}");
+    ran.stderr_has(&["`eth1` has an apifence filter"])?;
+    ensure!(!ran.stderr.contains("the ports are open"), "{ran}");
     let ran = other.run(&["detach"])?;
-    ensure!(ran.stderr.contains("the port is unfiltered"), "{ran}");
+    ensure!(ran.stderr.contains("the ports are open"), "{ran}");
     Ok(())
 }
 
@@ -154,7 +154,11 @@ fn a_run_of_other_pins_is_named() -> Result<()> {
     run.line(|line| line.contains("guarding"))?;
     is_reported(
         &other,
-        &[INTERFACE, "is filtered since", "its link is pinned at"],
+        &[
+            INTERFACE,
+            "has an apifence filter since",
+            "its link is pinned at",
+        ],
     )?;
     run.signal(Signal::SIGTERM)?;
     run.wait()?;

@@ -73,7 +73,7 @@ fn a_trial_guards_no_interface_that_it_would_not_open_again() -> Result<()> {
     filter.ok(&ATTACH)?;
     let attach = ["attach", "--interface", "eth1"];
     let trial = [&attach[..], &["--confirm-within", "1h"]].concat();
-    refused(&filter.run(&trial)?, INPUT, &["`eth1` provisionally"])?;
+    refused(&filter.run(&trial)?, INPUT, &["start trial: `eth1`"])?;
     peer.gets_in(PORT)?;
     filter.ok(&attach)?;
     peer.is_silenced(PORT)?;

@@ -122,12 +122,12 @@ impl Guarded {
         Ok(after.0)
     }
 
-    /// Takes back a change that waits for its confirmation. Such a change is in force and not in
+    /// Takes back a change that is on trial. Such a change is in force and not in
     /// the file. A change that is in the file was confirmed, and the next writer completes it.
     fn end_trial(&mut self) -> Result<()> {
         let provisional = self.apifence.status("provisional")?.is_object();
         let next = self.apifence.run(&WRITER)?;
-        if next.stderr.contains("waits for its confirmation") {
+        if next.stderr.contains("is on trial") {
             ensure!(provisional, "status shows no trial");
             ensure!((self.kernel()?, self.file()?) == (List::New, List::Old));
             self.apifence.ok(&["ranges", "rollback"])?;
@@ -406,7 +406,7 @@ fn an_unconfirmed_change_rolls_back() -> Result<()> {
         &provisional("2h"),
     ] {
         let ran = guarded.apifence.run(change)?;
-        tests::cli::refused(&ran, tests::cli::FAILED, &["waits for its confirmation"])?;
+        tests::cli::refused(&ran, tests::cli::FAILED, &["is on trial"])?;
     }
     assert_eq!((guarded.kernel()?, guarded.file()?), (List::New, List::Old));
     let left = guarded.apifence.status("provisional")?["seconds_left"].clone();

@@ -235,7 +235,7 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     let both = ["run", "--interface", INTERFACE, "--interface", "eth1"];
     let typed = ["--authorized-ip-ranges", ADMIN_RANGES];
     let mut daemon = filter.start(&[&both[..], &typed].concat())?;
-    daemon.line(|line| line.contains("metrics at") || line.contains("authorized ranges"))?;
+    daemon.line(|line| line.contains("metrics at") || line.contains("authorized: "))?;
     until("both are guarded", || {
         let status = filter.json(&["status"])?;
         Ok(status["interfaces"]
@@ -254,7 +254,7 @@ fn one_interface_that_cannot_be_guarded_keeps_no_other_open() -> Result<()> {
     let mut foreign = Foreign::load()?;
     let _link = site.node.run(|| foreign.attach(INTERFACE))?;
     daemon.signal(nix::sys::signal::Signal::SIGCONT)?;
-    daemon.line(|line| line.contains("carries the XDP program"))?;
+    daemon.line(|line| line.contains("has the XDP program"))?;
     until("the other is guarded", || {
         let status = filter.json(&["status"])?;
         let interfaces = status["interfaces"].as_array().cloned();
@@ -290,7 +290,7 @@ fn a_dry_run_takes_no_trial_back() -> Result<()> {
     for change in [&add[..], &["monitor", "--confirm-within", "1h"]] {
         filter.ok(change)?;
         let shown = filter.ok(&["ranges", "rollback", "--dry-run"])?;
-        ensure!(shown.contains("would be taken back"), "{shown}");
+        ensure!(shown.contains("would be undone"), "{shown}");
         ensure!(filter.status("provisional")?.is_object());
         site.unlisted_gets_in(Family::V4, PORT)?;
         filter.ok(&["ranges", "rollback"])?;

@@ -149,7 +149,7 @@ fn attach_takes_over_from_another_layout_without_a_gap() -> Result<()> {
     for command in [&["status"][..], &["ranges", "clear"], &["check", "::2"]] {
         let ran = filter.run(command)?;
         refused(&ran, FAILED, &[&format!("layout {OTHER}")])?;
-        ensure!(ran.stderr.contains("`apifence attach` takes"), "{ran}");
+        ensure!(ran.stderr.contains("`apifence attach` or"), "{ran}");
     }
     let traffic = Traffic::start(&site, &server)?;
     // In both directions: an upgrade, and a downgrade.
@@ -218,9 +218,9 @@ fn run_takes_over_once_the_other_run_has_ended() -> Result<()> {
         let traffic = Traffic::start(&site, &server)?;
         for verb in [&run[..], &ATTACH, &["detach"]] {
             let ran = filter.run(verb)?;
-            let pid = format!("process {}", old.pid());
-            refused(&ran, FAILED, &[&pid, "keeps it as it is"])?;
-            ensure!(ran.stderr.contains("the filter stays on"), "{ran}");
+            let pid = format!("(pid {})", old.pid());
+            refused(&ran, FAILED, &[&pid, "manages this filter"])?;
+            ran.stderr_has(&["systemctl stop apifence"])?;
         }
         ensure!(old.runs()?, "it has ended");
         old.signal(signal)?;

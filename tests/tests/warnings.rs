@@ -110,7 +110,7 @@ fn filters_that_hit_other_connections_are_warned_of() -> Result<()> {
 fn generic_xdp_is_warned_of() -> Result<()> {
     let (_site, filter) = Site::unguarded()?;
     filter.ok(&[&ATTACH[..], &["--xdp-mode", "generic"]].concat())?;
-    ensure!(warning(&filter, &["`eth0` runs generic XDP", "[W11]"])?.is_some());
+    ensure!(warning(&filter, &["`eth0` uses generic XDP", "[W11]"])?.is_some());
     Ok(())
 }
 
@@ -129,7 +129,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     destinations(&NODE)?;
     ensure!(filter.status("warnings")? == serde_json::json!([]));
 
-    let outside = ["TCP 6443", NODE[1], "outside the destinations", "[W09]"];
+    let outside = ["TCP 6443", NODE[1], "outside `destinations`", "[W09]"];
     appears(&filter, &outside, || {
         let words = ["--force", "--destination", NODE[0]];
         let said = filter.run(&[&ATTACH[..], &words].concat())?.stderr;
@@ -316,9 +316,9 @@ fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
         (&["--ack", "W08,W01"], "W01 (`unguarded-interface`) cannot"),
         (&["--ack", "W08,W12"], "there is no W12 now"),
         (&["--ack", "W08:wg7"], "there is no W08:wg7 now"),
-        (&["--ack", "W99"], "there is no warning `W99`"),
-        (&["--ack", ""], "there is no warning ``"),
-        (&["--unack", "W08"], "no `--ack` was made of W08"),
+        (&["--ack", "W99"], "unknown warning `W99`"),
+        (&["--ack", ""], "unknown warning ``"),
+        (&["--unack", "W08"], "W08 was not acknowledged with `--ack`"),
     ] {
         let ran = filter.run(&[&["status"], words].concat())?;
         refused(&ran, INPUT, &[want])?;

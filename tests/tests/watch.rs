@@ -53,7 +53,7 @@ fn the_ranges_file_is_followed_however_it_changes() -> Result<()> {
     // A command's change and the file's are one change.
     filter.ok(&["ranges", "add", UNLISTED[0]])?;
     daemon.line(|line| {
-        line.contains("`ranges add 203.0.113.9` by root: +203.0.113.9/32; 3 in the list")
+        line.contains("`ranges add 203.0.113.9` by root: +203.0.113.9/32; 3 ranges")
     })?;
     filter.until_authorized(UNLISTED[0], true)?;
     filter.ok(&["ranges", "rollback"])?;
@@ -92,8 +92,8 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     assert_eq!(failures()?, (0.0, 1.0));
     for (bad, words) in [
         ("10.0.0.1/8\n", "ranges:1: range `10.0.0.1/8`"),
-        ("", "it holds no range"),
-        ("10.0.0.0/8\nnonsense\n", "ranges:2: range `nonsense`"),
+        ("", "the file has no range"),
+        ("10.0.0.0/8\nnonsense\n", "ranges:2: `nonsense`"),
     ] {
         fs::write(file, bad)?;
         daemon.line(|line| line.starts_with("error: ") && line.contains(words))?;
@@ -122,7 +122,7 @@ fn a_bad_file_changes_nothing_and_shows() -> Result<()> {
     daemon.wait()?;
     fs::write(file, "nonsense\n")?;
     let mut daemon = filter.start(&RUN)?;
-    daemon.line(|line| line.contains("range `nonsense`"))?;
+    daemon.line(|line| line.contains("`nonsense`"))?;
     until("it is not ready", || {
         Ok(get(&site.node, "/readyz").is_ok_and(|answer| answer.status == 503))
     })?;
@@ -141,21 +141,21 @@ fn the_config_file_is_followed() -> Result<()> {
     let config = filter.config_file();
     site.unlisted_gets_in(Family::V4, 8443)?;
     fs::write(config, "ports = [8443]\n")?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
 
     fs::write(config, "ports = [6443]\nmode = \"watch\"\n")?;
-    daemon.line(|line| line.contains("`mode` is `watch`"))?;
+    daemon.line(|line| line.contains("invalid value `watch` for `mode`"))?;
     until_not_ready(&site.node)?;
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     replace(config, "mode = \"monitor\"\n")?;
     daemon.signal(Signal::SIGHUP)?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     until_ready(&site.node)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(config, "")?;
-    daemon.line(|line| line.contains("the config file is in force"))?;
+    daemon.line(|line| line.contains("config applied"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
@@ -187,14 +187,14 @@ fn an_interface_that_comes_back_is_guarded_before_it_is_up() -> Result<()> {
     peer.is_silenced(PORT)?;
 
     site.node.ip("link delete eth1")?;
-    daemon.line(|line| line.contains("`eth1` is not there"))?;
+    daemon.line(|line| line.contains("`eth1` does not exist"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     // While down it gets its program, before any packet can come in.
     site.node.ip("link add eth1 type veth peer name back")?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     ensure!(site.node.ip("link show eth1")?.contains("xdp"));
     site.node.ip("link delete eth1")?;
-    daemon.line(|line| line.contains("`eth1` is not there"))?;
+    daemon.line(|line| line.contains("`eth1` does not exist"))?;
     peer.plug_in(&site)?;
     daemon.line(|line| line.contains("guarding `eth1` again"))?;
     peer.is_silenced(PORT)?;
@@ -243,7 +243,7 @@ fn drift_is_noticed_and_repaired() -> Result<()> {
             .args(["ranges", "set", UNLISTED[0], "--force"]),
     )?;
     ensure!(output.status.success(), "{output:?}");
-    daemon.line(|line| line.contains("the ranges file is in force"))?;
+    daemon.line(|line| line.contains("ranges file applied"))?;
     filter.until_authorized(UNLISTED[0], false)?;
     filter.until_authorized(ADMIN[0], true)?;
     until_ready(&site.node)
@@ -257,7 +257,7 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
     filter.ok(&[&add[..], &["3s"]].concat())?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     daemon.line(|line| line.contains("was not confirmed in time"))?;
-    daemon.line(|line| line.contains("the change on trial is over"))?;
+    daemon.line(|line| line.contains("the change on trial reverted"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     ensure!(
         !filter
@@ -278,14 +278,17 @@ fn a_change_on_trial_is_let_be_and_cleared_away_when_it_ends() -> Result<()> {
 fn one_run_guards_and_no_command_works_against_it() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let mut daemon = start(&site, &filter)?;
-    let pid = format!("process {}", daemon.pid());
+    let owner = format!("`apifence run` (pid {}) manages this filter", daemon.pid());
     for (command, verb) in [
-        (&RUN[..], "watch filter"),
-        (&["attach", "--interface", INTERFACE], "attach filter"),
-        (&["detach"], "detach filter"),
-        (&["detach", "--interface", INTERFACE], "detach filter"),
+        (&RUN[..], "run"),
+        (&["attach", "--interface", INTERFACE], "attach"),
+        (&["detach"], "detach"),
+        (&["detach", "--interface", INTERFACE], "detach"),
     ] {
-        refused(&filter.run(command)?, FAILED, &[verb, &pid])?;
+        let next = format!("`systemctl stop apifence && apifence {verb}`");
+        let ran = filter.run(command)?;
+        refused(&ran, FAILED, &[&owner])?;
+        ran.stderr_has(&[&next])?;
     }
     ensure!(daemon.runs()?);
     // The immediate way out for the operator, and the documented one.
@@ -337,10 +340,10 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     })?;
     daemon.line(|line| line.contains("a change is on trial"))?;
     filter.ok(&["ranges", "rollback"])?;
-    daemon.line(|line| line.contains("the change on trial is over"))?;
+    daemon.line(|line| line.contains("the change on trial reverted"))?;
     filter.ok(&["ranges", "add", UNLISTED[0], "--confirm-within", "1h"])?;
     daemon.line(|line| {
-        line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 in the list")
+        line.starts_with("note: `ranges add") && line.contains("+203.0.113.9/32; 3 ranges")
     })?;
     // Two things happen between two ticks.
     until("it does not hold the lock while it stands", || {
@@ -354,7 +357,7 @@ fn the_log_says_what_is_on_trial() -> Result<()> {
     filter.ok(&["ranges", "add", "192.0.2.99"])?;
     daemon.signal(Signal::SIGCONT)?;
     let over = daemon.line(|line| line.contains("the change on trial"))?;
-    ensure!(over.contains("another one was made"), "{over}");
+    ensure!(over.contains("ended with another change"), "{over}");
     daemon.line(|line| line.starts_with("note: `ranges add 192.0.2.99` by "))?;
     Ok(())
 }
@@ -372,7 +375,7 @@ fn a_run_that_drops_nothing_says_so_at_its_start() -> Result<()> {
     filter.ok(&["monitor"])?;
     begins("mode monitor: nothing is dropped")?;
     filter.ok(&["ranges", "clear"])?;
-    begins("enforcement is off: everyone passes")?;
+    begins("enforcement is off: every source passes")?;
     filter.ok(&["detach"])?;
-    begins("enforcement is off: everyone passes")
+    begins("enforcement is off: every source passes")
 }

@@ -63,7 +63,7 @@ impl Privilege {
             Self::Sudo => Ok(&["sudo", "-n"]),
             Self::Ask => Ok(&["sudo"]),
             Self::None => bail!(
-                "become root: not root, and `sudo` cannot be used here\n\
+                "become root: `sudo` does not work here\n\
                  hint: `sudo -E env \"PATH=$PATH\" cargo xtask ...` where sudo may ask for a password"
             ),
         }

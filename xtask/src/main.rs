@@ -32,33 +32,31 @@ use clap::Parser;
     about = "Tasks of the apifence workspace"
 )]
 enum Task {
-    /// Install what building and testing need: rust-src, bpf-linker, the packages that the tests
-    /// use
+    /// Install the tools for building and testing: rust-src, bpf-linker, packages for the tests
     Setup {
-        /// Say what is missing and how to install it, but install nothing
+        /// Only list missing tools and how to install them
         #[arg(long)]
         check: bool,
-        /// Install what the benchmark compares with, too
+        /// Also install the programs that the benchmark compares
         #[arg(long)]
         bench: bool,
-        /// Install what releases are made and tried with, too
+        /// Also install the tools for making and testing releases
         #[arg(long, conflicts_with = "bench")]
         dist: bool,
     },
-    /// Build everything and run every test, as root or through sudo
+    /// Build everything and run all tests, as root or through sudo
     Test {
         /// Run only the tests whose name contains this
         filter: Option<String>,
-        /// Run the tests with real API servers instead; the first time it builds one from Debian's
-        /// sources
+        /// Run the tests with real API servers; the first time, build one from Debian's sources
         #[arg(long)]
         cluster: bool,
     },
-    /// Show the filter at work between two network namespaces that the demo makes and removes
+    /// Show the filter at work between two temporary network namespaces
     Demo,
     /// Record the pictures in docs/images: the demo, and the screens of a guarded node
     Record,
-    /// Build the release and install it: the binary, and a config file that changes nothing
+    /// Build the release and install it: the binary and an example config
     Install {
         /// The root of the file system to install into
         #[arg(long, value_name = "DIR", default_value = "/")]
@@ -69,17 +67,16 @@ enum Task {
         /// Only for these machines
         #[arg(long, value_name = "MACHINE")]
         target: Vec<target::Target>,
-        /// Make nothing, but build this machine's program twice and compare
+        /// Only build this machine's program twice and compare the results
         #[arg(long, conflicts_with = "target")]
         check_reproducible: bool,
     },
-    /// Make this machine's packages and try them: the .deb in a Debian root with systemd, through
-    /// upgrade, downgrade, removal and purge, the .rpm with rpm
+    /// Make and test this machine's packages: the .deb in a Debian root with systemd (upgrade,
+    /// downgrade, removal, purge), the .rpm with rpm
     PackageTest,
-    /// Measure what a packet, a flood and a change of the list cost, beside their peers
+    /// Measure the cost of packets, floods and changes of the list, compared with other tools
     Bench {
-        /// What to measure (micro, update, flood, service), and options; all of it if nothing is
-        /// named
+        /// The benchmarks (micro, update, flood, service) and options; all by default
         #[arg(
             value_name = "PART",
             trailing_var_arg = true,
@@ -99,10 +96,9 @@ enum Task {
         #[arg(long, conflicts_with = "short")]
         write: bool,
     },
-    /// Write the generated manifests of deploy/kubernetes, and look at every object that a cluster
-    /// would get
+    /// Write the generated manifests of deploy/kubernetes, and check every object in them
     Manifests {
-        /// Write nothing: fail if a generated file differs
+        /// Only check: fail if a generated file differs
         #[arg(long)]
         check: bool,
     },

@@ -87,7 +87,7 @@ fn write_or_compare(files: &[(PathBuf, String)], check: bool) -> Result<()> {
     }
     if check && !differ.is_empty() {
         bail!(
-            "compare the manifests with what they are made from: {} differ\n\
+            "compare the manifests with their sources: {} differ\n\
              hint: `cargo xtask manifests` writes them; commit them",
             differ.join(", ")
         );
@@ -121,7 +121,7 @@ fn versions_are_this_one(source: &Path) -> Result<()> {
                 "`{DIRECTORY}/{name}` names the version {version}, and this is {VERSION}"
             );
         }
-        ensure!(count > 0, "`{DIRECTORY}/{name}` names no version");
+        ensure!(count > 0, "`{DIRECTORY}/{name}` does not have a version");
     }
     Ok(())
 }

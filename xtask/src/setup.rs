@@ -173,7 +173,7 @@ pub(crate) fn run(check: bool, purpose: Purpose) -> Result<ExitCode> {
     }
     survey.report();
     if check {
-        println!("setup: it would run:");
+        println!("setup: would run:");
         for line in survey.lines() {
             println!("  {line}");
         }
@@ -188,9 +188,9 @@ pub(crate) fn run(check: bool, purpose: Purpose) -> Result<ExitCode> {
     if left.is_empty() {
         // Most likely cargo installs into a directory that is not in PATH.
         survey.report();
-        bail!("set up this machine: all is installed, but not found in `PATH`");
+        bail!("set up this machine: everything is installed, but not in `PATH`");
     }
-    eprintln!("error: set up this machine: something is left that cannot be installed from here");
+    eprintln!("error: set up this machine: some tools need a manual step");
     eprintln!("hint: run these, then `cargo xtask setup` again:");
     for line in left {
         eprintln!("  {line}");
@@ -218,7 +218,7 @@ fn install(survey: &Survey) -> Result<Vec<String>> {
             step.run(privilege)?;
         } else {
             left.push(format!(
-                "# the toolchain is not rustup's; do from where it came: {step}"
+                "# the toolchain is not from rustup; use its own tools for: {step}"
             ));
         }
     }
@@ -270,7 +270,7 @@ fn install_packages(survey: &Survey, privilege: Privilege) -> Result<Vec<String>
         return Ok(Vec::new());
     }
     if let Err(error) = apt_get("update").run(privilege) {
-        eprintln!("warning: {error:#}; going on with the package lists as they are");
+        eprintln!("warning: {error:#}; using the present package lists");
     }
     let unavailable = machine::unavailable_packages(&packages);
     let installed: Vec<_> = survey

@@ -76,11 +76,11 @@ impl Tally {
     /// The reason for a failure, or nothing on success.
     pub(crate) fn problem(&self, in_ci: bool) -> Option<String> {
         if self.broken > 0 {
-            Some("something was not built, or died before it had a result".to_owned())
+            Some("a test was not built, or ended without a result".to_owned())
         } else if self.failed > 0 {
             Some(format!("{} failed", self.failed))
         } else if self.passed <= 0 {
-            Some("there was none to run".to_owned())
+            Some("no test to run".to_owned())
         } else if in_ci && !self.not_run.is_empty() {
             Some(format!("{} not run: CI must run all", self.not_run.len()))
         } else {

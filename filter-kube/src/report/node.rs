@@ -129,7 +129,7 @@ fn guarded(state: &Result<NodeState, String>) -> (Option<bool>, String, String) 
         Ok(state) if state.is_enforcing() => (
             Some(true),
             "Enforcing".to_owned(),
-            "sources that are not listed are dropped".to_owned(),
+            "sources outside the authorized ranges are dropped".to_owned(),
         ),
         Ok(state) => {
             let mut reason: String = state
@@ -143,7 +143,7 @@ fn guarded(state: &Result<NodeState, String>) -> (Option<bool>, String, String) 
                 "NotEnforcing".clone_into(&mut reason);
             }
             let message = format!(
-                "the filter is {}: `apifence status` on the node",
+                "the filter is {}: run `apifence status` on the node",
                 state.state
             );
             (Some(false), reason, message)
@@ -167,7 +167,7 @@ fn in_sync(present: &Present<'_>, lists: &[NodeList]) -> (Option<bool>, String, 
     {
         // It would cut a node or an administrator, or a person on the node tries something.
         let message = format!(
-            "what is in force is on trial until {end:.0}: `apifence status` on the node, and `apifence confirm` keeps it"
+            "a change is on trial until {end:.0}: `apifence status` on the node shows it, `apifence confirm` keeps it"
         );
         return (Some(false), ON_TRIAL.to_owned(), message);
     }

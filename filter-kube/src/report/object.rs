@@ -103,9 +103,13 @@ fn accepted(content: &Outcome) -> Said {
 
 fn programmed(content: &Outcome, selected: usize, missing: &[String]) -> Said {
     match (content, missing) {
-        (Err(_), _) => (false, "NotAccepted", "see Accepted".to_owned()),
+        (Err(_), _) => (
+            false,
+            "NotAccepted",
+            "see the condition Accepted".to_owned(),
+        ),
         _ if selected == 0 => {
-            let message = "the nodeSelector selects no node with an agent".to_owned();
+            let message = "the nodeSelector does not select any node with an agent".to_owned();
             (false, "NoNodes", message)
         }
         (_, []) => {
@@ -123,10 +127,10 @@ fn not_programmed(
     is_silent: bool,
 ) -> Option<String> {
     let Some(status) = guard.and_then(|guard| guard.status.as_ref()) else {
-        return Some("no agent reports".to_owned());
+        return Some("its agent does not report".to_owned());
     };
     if is_silent {
-        return Some("its agent has stopped reporting".to_owned());
+        return Some("its agent no longer reports".to_owned());
     }
     let condition = |type_: &str| status.conditions.iter().find(|known| known.type_ == type_);
     match condition("Guarded") {

@@ -152,8 +152,8 @@ fn an_object_is_programmed_when_every_control_plane_enforces_its_generation() {
     assert_eq!((&*done, &*count), ("True", "2/2"));
     for (generation, guards, silent, want) in [
         (5, &both[..], "", "cp1: an older generation"),
-        (4, &both[..1], "", "cp2: no agent reports"),
-        (4, &both[..], "cp2", "cp2: its agent has stopped"),
+        (4, &both[..1], "", "cp2: its agent does not report"),
+        (4, &both[..], "cp2", "cp2: its agent no longer reports"),
         (
             4,
             &[both[0].clone(), guard("cp2", status("a", "b", None, None))],
@@ -174,10 +174,14 @@ fn an_object_is_programmed_when_every_control_plane_enforces_its_generation() {
     }
     let mut selective = object(4);
     selective.spec.node_selector = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
-    assert!(of(&selective, &both, "").2.contains("selects no node"));
+    assert!(
+        of(&selective, &both, "")
+            .2
+            .contains("does not select any node")
+    );
     let mut empty = object(4);
     empty.spec.ranges.clear();
-    assert_eq!(of(&empty, &both, "").2, "see Accepted");
+    assert_eq!(of(&empty, &both, "").2, "see the condition Accepted");
 }
 
 #[test]

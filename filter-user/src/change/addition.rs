@@ -126,7 +126,7 @@ fn expiry_notes(file: &RangesFile, ranges: &[IpNet], now: Timestamp) -> Vec<Stri
     let expiry = |range: &IpNet| Some((*range, *listed.get(range)?));
     let found: Vec<(IpNet, Timestamp)> = ranges.iter().filter_map(expiry).collect();
     let lines = found.iter().map(|(range, until)| {
-        format!("note: `{range}` is listed already, and still only until {until}; `--expires never` takes that off")
+        format!("note: `{range}` is listed already and still expires {until}; `--expires never` removes the expiry")
     });
     first_lines(lines, found.len())
 }
@@ -136,12 +136,12 @@ fn one_line(text: &str) -> Result<Option<String>> {
     if !can_be_comment(text) {
         return Err(UserError::input(
             "add ranges: the comment has more than one line",
-            "a comment ends with its line",
+            "write it in one line",
         ));
     }
     if text.contains(char::is_control) {
         return Err(UserError::input(
-            "add ranges: the comment has control characters, which a terminal would obey",
+            "add ranges: the comment has control characters",
             "leave them out",
         ));
     }

@@ -12,7 +12,7 @@ use super::{
     put_back::put_back_edited,
     transaction::{Transaction, clean_up},
     upgrade::take_over,
-    words::VERB,
+    words::{VERB, on_trial},
 };
 use crate::{
     cli::{ChangeArgs, PolicyArgs},
@@ -175,9 +175,7 @@ fn apply(plan: Plan<'_>) -> Result<Attached> {
     let list = plan.lists.union();
     let interfaces = report(context, &request.interfaces, &policy.settings, &list);
     match confirm_until {
-        Some(until) => eprint(format_args!(
-            "in force until {until}: then what was before returns by itself, unless you run `apifence confirm`"
-        )),
+        Some(until) => eprint(on_trial(plan.request.change, until)),
         None => record_history(context, &plan.lists, &Author::of_this_process()),
     }
     note_files(&policy.settings);
@@ -196,7 +194,7 @@ fn note_files(settings: &Settings) {
     let files = settings.cluster_files();
     if !files.is_empty() {
         eprint(format_args!(
-            "note: {} was read once: `apifence run` follows it",
+            "note: {} was read once; `apifence run` follows its changes",
             join(&files)
         ));
     }
@@ -243,7 +241,7 @@ pub(crate) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
                 pins.root().display(),
                 interface.ifindex
             ),
-            "give each network namespace a directory of its own with `--bpffs`",
+            "give each network namespace its own directory with `--bpffs`",
         )),
         (None, _) => Ok(()),
         (Some(xdp), _) => {
@@ -252,10 +250,7 @@ pub(crate) fn refuse_foreign(pins: &Pins, interface: &Interface) -> Result<()> {
                 return Err(stray.problem(&verb));
             }
             let ForeignProgram { what, hint } = ForeignProgram::on(name, interface.ifindex, xdp);
-            Err(UserError::failed(
-                format!("{verb}: it carries {what}"),
-                hint,
-            ))
+            Err(UserError::failed(format!("{verb}: it has {what}"), hint))
         }
     }
 }
@@ -269,12 +264,12 @@ pub(crate) fn refuse_other_mode(interface: &Interface, want: XdpMode) -> Result<
         (XdpMode::Native, XdpAttachMode::Generic) | (XdpMode::Generic, XdpAttachMode::Native) => {
             Err(UserError::failed(
                 format!(
-                    "attach filter to `{}`: it is attached in {} mode, and a link keeps its mode",
+                    "attach filter to `{}`: it is already attached in {} mode",
                     interface.name,
                     xdp.place.label()
                 ),
                 format!(
-                    "`apifence detach --interface {}`, then attach again; the port is unfiltered in between",
+                    "to change the mode, run `apifence detach --interface {}`, then attach again; the ports are open in between",
                     interface.name
                 ),
             ))

@@ -15,7 +15,7 @@ use crate::{
             rtnetlink,
         },
     },
-    ranges::List,
+    ranges::{List, in_ranges},
     ui::output::eprint,
 };
 
@@ -70,7 +70,7 @@ pub(crate) fn report(
     }
     for guard in &settings.guards {
         eprint(format_args!(
-            "{}: open to this node and the {} alone",
+            "{}: only this node and the {} are allowed",
             guard.ports(),
             named(&guard.lists)
         ));
@@ -79,14 +79,11 @@ pub(crate) fn report(
         eprint(MONITOR);
     }
     match list {
-        List::Off => eprint("warning: the list is switched off (`disabled`): everyone passes"),
+        List::Off => eprint("warning: the list has the word `disabled`: every source passes"),
         List::Ranges(entries) if entries.is_empty() => {
-            eprint("note: the list lets nobody in but the implicit sources");
+            eprint("note: the list is empty: only the implicit sources are allowed");
         }
-        List::Ranges(entries) => eprint(match entries.len() {
-            1 => "1 authorized range in the list".to_owned(),
-            ranges => format!("{ranges} authorized ranges in the list"),
-        }),
+        List::Ranges(entries) => eprint(format_args!("authorized: {}", in_ranges(entries.len()))),
     }
     Ok(shown)
 }

@@ -31,8 +31,8 @@ use crate::{
 pub(crate) fn typed_list(text: &str, force: bool) -> Result<List> {
     if is_blank(text) && !(force && text.trim().is_empty()) {
         return Err(UserError::refused(
-            "the list is empty, which would switch enforcement off",
-            "an unset variable looks the same; if it is meant: `apifence ranges clear`, or an empty list with `--force`; nothing changed",
+            "the list is empty: that would open the ports to every source",
+            "check for an unset variable; to switch enforcement off, run `apifence ranges clear`, or add `--force`; nothing changed",
             Vec::new(),
         ));
     }
@@ -66,21 +66,21 @@ pub(crate) fn me() -> Result<IpAddr> {
     let Some(address) = ssh_client_address() else {
         return failed(
             format!(
-                "find out who `{ME}` is: it is the address that an SSH session comes from, and this shell has no `SSH_CONNECTION`"
+                "resolve `{ME}`: it stands for the address of your SSH session, but `SSH_CONNECTION` is not set"
             ),
-            "type the address that the API server sees you come from; nothing changed",
+            "type the source address that the API server sees; nothing changed",
         );
     };
     if address.is_loopback() {
         return failed(
             format!(
-                "find out who `{ME}` is: this SSH session comes from `{address}`, through a tunnel or a login on this node"
+                "resolve `{ME}`: your SSH session comes from `{address}`, through a tunnel or from this node"
             ),
-            "type the address that the API server sees you come from; nothing changed",
+            "type the source address that the API server sees; nothing changed",
         );
     }
     eprint(format_args!(
-        "note: `{ME}` is {address}, where this SSH session comes from"
+        "note: `{ME}` is {address}, the address of your SSH session"
     ));
     Ok(address)
 }
@@ -90,7 +90,7 @@ pub(crate) fn typed_for_service(args: &PolicyArgs) -> Option<&str> {
     let typed = args.authorized_ip_ranges.as_deref();
     if typed.is_some_and(is_blank) {
         eprint(
-            "warning: `--authorized-ip-ranges` is empty, as an unset variable is: it counts as not given; `apifence ranges clear` switches enforcement off",
+            "warning: `--authorized-ip-ranges` is empty and is ignored; check for an unset variable; `apifence ranges clear` switches enforcement off",
         );
     }
     typed.filter(|text| !is_blank(text))
@@ -116,13 +116,13 @@ pub(crate) fn examine(list: &List, max_ranges: u32) -> Result<()> {
     if ranges > max_ranges as usize {
         let twice = match entries.len() - ranges {
             0 => String::new(),
-            repeated => format!(" ({repeated} more repeat one of them)"),
+            repeated => format!(" ({repeated} duplicates not counted)"),
         };
         return Err(UserError::input(
             format!(
-                "set ranges: the lists have {ranges} entries{twice}, and the most is {max_ranges}"
+                "set ranges: the lists have {ranges} ranges{twice}; the maximum is {max_ranges}"
             ),
-            "raise `max_ranges` in the config file and attach again, or `apifence attach --max-ranges N`; up to 1000000; nothing changed",
+            "raise `max_ranges` (up to 1000000) in the config file and attach again, or run `apifence attach --max-ranges N`; nothing changed",
         ));
     }
     Ok(())
@@ -143,8 +143,8 @@ pub(crate) fn read_cluster(context: &Context, settings: &Settings) -> Lists {
 /// What it means that a file of the cluster cannot be used, because of `error`.
 pub(crate) fn cluster_fault(error: &anyhow::Error, is_known: bool) -> String {
     match is_known {
-        true => format!("{error:#}: its last known ranges stay in force"),
-        false => format!("{error:#}: it authorizes no source yet"),
+        true => format!("{error:#}: its last good ranges stay in force"),
+        false => format!("{error:#}: it does not authorize any source yet"),
     }
 }
 
@@ -155,11 +155,11 @@ pub(crate) fn examine_guards(lists: &Lists, settings: &Settings) -> Result<()> {
         if let Some(name) = guard.lists.iter().find(|name| lists.get(name).is_none()) {
             return Err(UserError::input(
                 format!(
-                    "guard {}: there is no list `{name}`, or it cannot be used",
+                    "guard {}: list `{name}` is missing or invalid",
                     guard.ports()
                 ),
                 format!(
-                    "`apifence ranges set --list {name} CIDR,...` makes it; or mend `[[guard]]` in the config file; nothing changed"
+                    "run `apifence ranges set --list {name} CIDR,...`, or fix `[[guard]]` in the config file; nothing changed"
                 ),
             ));
         }
@@ -233,7 +233,7 @@ pub(crate) fn keep(
 pub(crate) fn report_unsaved<T>(kept: Result<T>) -> Option<T> {
     kept.inspect_err(|error| {
         eprint(format_args!(
-            "warning: {error:#}: after a reboot the settings that flags gave would be forgotten (put them into the config file), and with a broken list an older policy would hold"
+            "warning: {error:#}: a reboot would lose settings from flags (put them into the config file), and an invalid list would bring an older policy back"
         ));
     })
     .ok()

@@ -51,7 +51,7 @@ fn detach_all(context: &Context) -> Result<u8> {
             return Err(stray.problem("detach filter"));
         }
         eprint(format_args!(
-            "nothing is attached (`{}`)",
+            "nothing to detach (`{}` has no pins)",
             context.pins.root().display()
         ));
         let detached = Vec::new();
@@ -64,12 +64,14 @@ fn detach_all(context: &Context) -> Result<u8> {
     forget_policy(context);
     match strays_at_rest(&context.pins)?.0.as_slice() {
         [] => match unnamed(&context.pins, &rtnetlink::interfaces()?)? {
-            None => eprint("detached: the port is unfiltered"),
-            Some(unnamed) => eprint(format_args!("detached what is pinned here; {unnamed}")),
+            None => eprint("detached: the ports are open to every source"),
+            Some(unnamed) => eprint(format_args!(
+                "detached the filter that is pinned here; {unnamed}"
+            )),
         },
         strays if links.is_empty() => return Err(strays[0].problem("detach filter")),
         strays => {
-            eprint("detached what is pinned here; the port is still filtered elsewhere:");
+            eprint("detached the filter that is pinned here; other filters stay:");
             for stray in strays {
                 eprint(format_args!("warning: {}; {}", stray.cause(), stray.hint()));
             }
@@ -90,7 +92,10 @@ fn detach_from(context: &Context, names: &[String]) -> Result<u8> {
                 return Err(stray.problem(&format!("detach filter from `{}`", interface.name)));
             }
             return Err(UserError::input(
-                format!("detach filter from `{}`: it has none", interface.name),
+                format!(
+                    "detach filter from `{}`: no filter is attached",
+                    interface.name
+                ),
                 "`apifence status` lists the guarded interfaces",
             ));
         }
@@ -104,7 +109,7 @@ fn detach_from(context: &Context, names: &[String]) -> Result<u8> {
             counters.release(interface.ifindex)?;
         }
         eprint(format_args!(
-            "detached from `{}`: the port is unfiltered there",
+            "detached from `{}`: the ports are open to every source there",
             interface.name
         ));
     }
@@ -121,7 +126,7 @@ fn report_detached(context: &Context, interfaces: Vec<Interface>) -> u8 {
     let detached = names.collect();
     if let Err(error) = context.global.output.result(&Detached { detached }) {
         eprint(format_args!(
-            "warning: {}: the filter is detached all the same",
+            "warning: {}: the filter is detached",
             cause(&error)
         ));
     }
@@ -163,8 +168,8 @@ fn wait_until_detached(context: &Context, attached: &[Attachment]) -> Result<()>
                 return Err(match strays.first() {
                     Some(stray) => stray.problem(&verb),
                     None => UserError::failed(
-                        format!("{verb}: the program is still there"),
-                        "`apifence status` tells what holds it",
+                        format!("{verb}: the program is still attached"),
+                        "`apifence status` names the process or pin that holds it",
                     ),
                 });
             }

@@ -8,7 +8,10 @@ use ipnet::IpNet;
 
 use crate::{
     clock::Clocks,
-    cluster::{Cidr, ForeignListener, Root, foreign, kubelet, own_subnets, peers, pod_cidrs},
+    cluster::{
+        Cidr, ControlPlane, ForeignListener, HAPROXY, Root, foreign, kubelet, own_subnets, peers,
+        pod_cidrs,
+    },
     config::{self, ClusterCidr, DEFAULT_PORTS, PolicyMode, Settings},
     context::Context,
     kernel::{
@@ -124,7 +127,7 @@ impl Obstacle {
             meant,
             ..
         } = self;
-        let hint = format!("{setting}; `--force` if {meant}; nothing changed");
+        let hint = format!("{setting}; use `--force` if {meant}; nothing changed");
         UserError::refused(cause, hint, details)
     }
 
@@ -137,7 +140,7 @@ impl Obstacle {
             ..
         } = self;
         format!(
-            "monitor mode: nothing is dropped yet: {cause}; {setting}; or `apifence enforce --force`, if {meant}"
+            "monitor mode: nothing is dropped yet: {cause}; {setting}; or run `apifence enforce --force` if {meant}"
         )
     }
 }
@@ -181,14 +184,14 @@ pub(crate) fn first_enforcement(
     };
     let setting = if !closed.is_empty() {
         format!(
-            "put the CIDRs of nodes and pods into a list of the guard ({})",
+            "add the CIDRs of nodes and pods ({}) to a list of the guard",
             join("", ", ")
         )
     } else if cidrs.is_empty() {
-        "set `cluster_cidrs` to the CIDRs of nodes and pods (none was found here)".to_owned()
+        "set `cluster_cidrs` to the CIDRs of nodes and pods (none found on this node)".to_owned()
     } else {
         format!(
-            "`cluster_cidrs = [{}]` in the config file, or `--cluster-cidrs {}`",
+            "set `cluster_cidrs = [{}]` in the config file, or use `--cluster-cidrs {}`",
             join("\"", ", "),
             join("", ",")
         )
@@ -196,13 +199,13 @@ pub(crate) fn first_enforcement(
     let why = match closed.is_empty() {
         true => lack,
         false => format!(
-            "TCP {} goes by lists of its own, and not by `cluster_cidrs`",
+            "TCP {} has its own lists, without `cluster_cidrs`",
             join_by(&closed, ", ")
         ),
     };
     Err(Obstacle {
         cause: format!(
-            "this is a node of a cluster ({kubelet}), and {why}: other nodes and pods would lose the API server"
+            "other nodes and pods would lose the API server: this is a cluster node ({kubelet}), and {why}"
         ),
         setting,
         meant: "no node or pod reaches this port over the network",
@@ -240,16 +243,16 @@ fn foreign_port(
     let others: BTreeSet<u16> = found.iter().map(|(port, _)| *port).collect();
     let rest = &policy.settings.unguarded_ports() - &others;
     Some(Obstacle {
-        cause: format!("{first}: its clients would be dropped"),
+        cause: format!("{first}; its clients would be dropped"),
         setting: if rest.is_empty() {
-            "`--port` names the port of the API server".to_owned()
+            "set the API server's port with `--port`".to_owned()
         } else {
             format!(
-                "`--port {}` protects the API server alone",
+                "use `--port {}` to protect only the API server",
                 join_ports(&rest)
             )
         },
-        meant: "the API server is behind it, or its clients are listed",
+        meant: "it forwards to the API server, or its clients are listed",
         details: more.iter().map(|(_, words)| words.clone()).collect(),
     })
 }
@@ -283,11 +286,20 @@ pub(crate) fn foreign_claims(
     // A guard names the port of another program on purpose.
     let api = settings.unguarded_ports();
     let new_api = &api & new_ports;
-    let listened = foreign(&new_api, (&api, is_chosen), &listeners, &connections).into_iter();
-    let listened = listened.map(|ForeignListener { port, program, pid }| {
-        let words = format!("port {port} belongs to `{program}` (pid {pid}) here");
-        (port, words)
-    });
+    let mut listened = foreign(&new_api, (&api, is_chosen), &listeners, &connections);
+    if !listened.is_empty() {
+        // A proxy without clients has no connection to the API server: its configuration tells.
+        let proxies = ControlPlane::read(&Root::default()).proxies;
+        listened.retain(|one| {
+            one.program != HAPROXY || !proxies.iter().any(|proxy| proxy.port == one.port)
+        });
+    }
+    let listened = listened
+        .into_iter()
+        .map(|ForeignListener { port, program, pid }| {
+            let words = format!("`{program}` (pid {pid}) listens on TCP {port}");
+            (port, words)
+        });
     let diverted = diverted(&Query {
         candidates: new_ports,
         ports,
@@ -296,9 +308,7 @@ pub(crate) fn foreign_claims(
         ingresses: paths.ingresses(guarded),
     });
     let diverted = diverted.into_iter().map(|Diversion { port, chain }| {
-        let words = format!(
-            "port {port} is rewritten to another destination here (nftables chain `{chain}`)"
-        );
+        let words = format!("nftables chain `{chain}` redirects TCP {port}");
         (port, words)
     });
     listened.chain(diverted).collect()
@@ -383,7 +393,7 @@ pub(crate) fn unreadable_nat(
     let program = *legacy().first()?;
     (!new_ports.is_empty() && uses_default_ports(context, policy)).then(|| {
         format!(
-            "{program}-legacy has a table `nat` here, which apifence cannot read: if it gives port {} to somebody else (`{program}-legacy-save -t nat` shows it), `--port` leaves that one out",
+            "apifence cannot read the table `nat` of {program}-legacy: if it redirects TCP {} (`{program}-legacy-save -t nat` shows it), leave that port out of `--port`",
             join_by(&new_ports, " or "),
         )
     })

@@ -16,7 +16,7 @@ use super::{
     put_back::put_back_edited,
     recovery::{Waiting, recover},
     transaction::{Transaction, clean_up},
-    words::{FoundLists, PreviousList, difference_from, in_words, listed},
+    words::{FoundLists, PreviousList, difference_from, in_words, listed, on_trial},
 };
 use crate::{
     cli::ChangeArgs,
@@ -28,7 +28,7 @@ use crate::{
         links::strays::strays_at_rest,
     },
     policy::{Difference, Policy, Prefixes, Sources, author::Author, compile},
-    ranges::{Entry, List, ListName, Lists, RangesFile},
+    ranges::{Entry, List, ListName, Lists, RangesFile, in_ranges},
     store::{FileStamp, History, ListFile, Staged, WriterLock, holds},
     ui::{error::UserError, explain::NEEDS_RIGHTS, output::eprint, progress::Progress},
 };
@@ -117,7 +117,7 @@ impl<'a> ListEditor<'a> {
         match mem::replace(&mut before.own, Ok(None))? {
             None if is_needed => Err(UserError::failed(
                 format!("read ranges file `{}`: no such file", path.display()),
-                "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+                "the list stays in force; `apifence ranges set CIDR,...` writes a new file",
             )),
             file => {
                 before.own = Ok(file.clone());
@@ -206,10 +206,10 @@ impl<'a> ListEditor<'a> {
         if args.confirm_within.is_some() && !files.allows_trial(&self.name) {
             return Err(UserError::input(
                 format!(
-                    "set ranges provisionally: another user may write next to the file of the list `{}`",
+                    "start trial: another user can write to the folder of the list `{}`",
                     self.name
                 ),
-                "leave `--confirm-within` out: `--dry-run` shows what the change would do; nothing changed",
+                "leave `--confirm-within` out; `--dry-run` shows the effect of the change; nothing changed",
             ));
         }
         self.apply(Some(file), args)
@@ -254,7 +254,7 @@ impl<'a> ListEditor<'a> {
         // The change is made: a later failure does not change the exit status.
         self.progress.clear();
         let change = changed(proposal, until);
-        change.close();
+        change.close(args);
         let done = exit_status(output.result(&change));
         if args.confirm_within.is_none() {
             History::of(&self.path).record(&self.by);
@@ -270,8 +270,8 @@ impl<'a> ListEditor<'a> {
             Some(settings) => settings.max_ranges,
             None if self.context.config.has_unreadable(&["max_ranges"]) => {
                 return Err(UserError::input(
-                    "set ranges: how many there may be cannot be read",
-                    "mend `max_ranges` in the config file (`apifence config` says what is wrong), or `APIFENCE_MAX_RANGES`; nothing changed",
+                    "set ranges: `max_ranges` cannot be read",
+                    "fix `max_ranges` in the config file or `APIFENCE_MAX_RANGES` (`apifence config` shows the error); nothing changed",
                 ));
             }
             None => *self.context.config.max_ranges,
@@ -280,8 +280,8 @@ impl<'a> ListEditor<'a> {
         let Some(settings) = &self.settings else {
             if args.confirm_within.is_some() {
                 return Err(UserError::input(
-                    "set ranges provisionally: no filter is attached that could go back",
-                    "leave `--confirm-within` out, or `apifence attach` first; nothing changed",
+                    "start trial: no filter is attached, so nothing could revert",
+                    "leave `--confirm-within` out, or run `apifence attach` first; nothing changed",
                 ));
             }
             // A filter without pins keeps its list: no command can change that.
@@ -413,25 +413,21 @@ impl Change {
     /// The number of entries, and how many of them have expired.
     fn total(&self) -> String {
         match self.expired {
-            0 => format!("{} in the list", self.ranges),
+            0 => in_ranges(self.ranges),
             expired => format!(
-                "{} in the list, {expired} of them expired (`apifence ranges prune` takes those out)",
-                self.ranges
+                "{}, {expired} of them expired (`apifence ranges prune` removes them)",
+                in_ranges(self.ranges)
             ),
         }
     }
 
     /// Reports that the change is made.
-    fn close(&self) {
+    fn close(&self, args: &ChangeArgs) {
         match self.confirm_until {
             _ if !self.attached => {
-                eprint(
-                    "no filter is attached: the list is in the file alone until `apifence attach`",
-                );
+                eprint("the list is saved; it has no effect until `apifence attach`");
             }
-            Some(until) => eprint(format_args!(
-                "in force until {until}: then the list before returns by itself, unless you run `apifence confirm`"
-            )),
+            Some(until) => eprint(on_trial(args, until)),
             None => eprint(format_args!("in force: {}", self.total())),
         }
     }
@@ -442,7 +438,7 @@ impl Change {
 fn without_disk(error: anyhow::Error, opens: bool) -> anyhow::Error {
     match error.downcast::<UserError>() {
         Ok(problem) if opens && problem.hint != NEEDS_RIGHTS => UserError {
-            hint: "`apifence monitor` lets everyone in, and needs no disk; nothing changed"
+            hint: "`apifence monitor` also allows every source, and does not need the disk; nothing changed"
                 .to_owned(),
             ..problem
         }

@@ -28,13 +28,13 @@ impl Before {
             let known = read.lists.get(&other).is_some();
             if !known && (!last_good.is_empty() || files.is_in_directory(&other)) {
                 eprint(format_args!(
-                    "warning: {error:#}: the list `{other}` was never in force, and authorizes no source"
+                    "warning: {error:#}: the list `{other}` was never in force and does not authorize any source"
                 ));
             } else if !known {
                 return Err(error);
             } else {
                 eprint(format_args!(
-                    "warning: {error:#}: the list `{other}` stays as it was last in force"
+                    "warning: {error:#}: the list `{other}` keeps its last good entries"
                 ));
             }
         }

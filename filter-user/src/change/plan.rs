@@ -152,7 +152,7 @@ fn settings_before(
     let saved = PolicyStore::new(&context.config.state_dir).read();
     let saved = saved.unwrap_or_else(|error| {
         eprint(format_args!(
-            "warning: {error:#}: what flags set before is lost, and what is not said now is the default"
+            "warning: {error:#}: settings from earlier flags are lost; settings that you leave out now are the defaults"
         ));
         None
     });
@@ -166,18 +166,18 @@ fn refuse_provisional(is_upgrade: bool, has_maps: bool, interfaces: &[Interface]
     let refuse = |cause: &str| {
         Err(UserError::input(
             cause,
-            "attach it without `--confirm-within` first; nothing changed",
+            "attach without `--confirm-within` first; nothing changed",
         ))
     };
     if is_upgrade {
         return refuse(
-            "attach filter provisionally: one of another version is on, and its policy cannot be gone back to",
+            "start trial: a filter of another version is attached, and its policy could not be restored",
         );
     }
     // The policy in force would return on an interface on which nothing was dropped before.
     match interfaces.iter().find(|found| found.xdp.is_none()) {
         Some(Interface { name, .. }) if has_maps => refuse(&format!(
-            "attach filter to `{name}` provisionally: it has none, and others go by a policy that would stay there"
+            "start trial: `{name}` has no filter yet, but other interfaces have one, whose policy would stay on `{name}`"
         )),
         _ => Ok(()),
     }
@@ -250,6 +250,6 @@ fn no_list(context: &Context) -> anyhow::Error {
             "read ranges file `{}`: no such file",
             context.global.ranges_file.display()
         ),
-        "`apifence ranges set CIDR,...` writes it, and so does `--authorized-ip-ranges CIDR,...`",
+        "`apifence init` or `apifence ranges set CIDR,...` writes it",
     )
 }

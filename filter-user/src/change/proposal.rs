@@ -154,16 +154,17 @@ impl Proposal {
         lines.extend(self.guards.iter().map(|guard| guard.line(would)));
         if !self.difference.is_none() && !self.enforced {
             lines.push(if would {
-                "warning: enforcement would be off with this list: everyone would pass".to_owned()
+                "warning: this list would switch enforcement off: every source would pass"
+                    .to_owned()
             } else {
-                "warning: enforcement is off with this list: everyone passes".to_owned()
+                "warning: this list switches enforcement off: every source passes".to_owned()
             });
         } else if self.was_off && self.enforced {
             lines.push(if would {
-                "warning: enforcement is off; with this list everyone else would be dropped"
+                "warning: this list would switch enforcement on: other sources would be dropped"
                     .to_owned()
             } else {
-                "warning: enforcement was off; with this list everyone else is dropped".to_owned()
+                "warning: this list switches enforcement on: other sources are dropped".to_owned()
             });
         }
         lines.extend(self.impact.lines(would));
@@ -178,8 +179,8 @@ fn refuse_dangerous(changes: &[SettingChange]) -> Result<()> {
         return Ok(());
     }
     Err(UserError::refused(
-        format!("change settings: {}", risks.join("; ")),
-        "a setting holds all of its values, and not those to add; add `--force` if that is meant; nothing changed",
+        risks.join("; "),
+        "a setting replaces its previous values; add `--force` if you want this; nothing changed",
         Vec::new(),
     ))
 }
@@ -188,7 +189,7 @@ fn refuse_dangerous(changes: &[SettingChange]) -> Result<()> {
 pub(crate) fn exit_status(written: Result<()>) -> u8 {
     if let Err(error) = written {
         eprint(format_args!(
-            "warning: {}: the change is made all the same, and in force; `apifence status` shows it",
+            "warning: {}: the change is made and in force; `apifence status` shows it",
             cause(&error)
         ));
     }

@@ -46,12 +46,12 @@ pub(crate) fn put_back_edited(context: &Context, maps: &Maps, name: &ListName) -
         return Ok(());
     } else {
         return Err(UserError::failed(
-            "change policy provisionally: the list in force is in no file, to which a reboot could go back",
+            "start trial: no file has the list in force, so a reboot could not restore it",
             "leave `--confirm-within` out; nothing changed",
         ));
     }
     eprint(format_args!(
-        "note: the {} was edited, and is not in force: during the trial it holds the list in force again; the edit is number 1 in `apifence ranges history`",
+        "note: the {} has an edit that is not in force; during the trial the file has the list in force; the edit is number 1 in `apifence ranges history`",
         files.describe(name)
     ));
     Ok(())

@@ -4,7 +4,7 @@ use anyhow::Result;
 use filter_common::layout::{PolicyRecord, Trial};
 
 use crate::{
-    clock::{Clocks, to_second},
+    clock::Clocks,
     context::Context,
     kernel::bpf::{Maps, PolicyState, Slot},
     ranges::{ListName, Lists},
@@ -29,11 +29,10 @@ impl Waiting {
         let now = Clocks::now()?;
         Ok(UserError::failed(
             format!(
-                "change policy: another change waits for its confirmation until {}, for {} s more",
-                to_second(now.wall_at_boot(self.until)),
+                "another change is on trial for {} s more",
                 self.until.saturating_sub(now.boot).div_ceil(1_000_000_000)
             ),
-            "`apifence confirm` keeps it, `apifence ranges rollback` takes it back; then try again",
+            "`apifence confirm` keeps it, `apifence ranges rollback` undoes it; then try again",
         ))
     }
 }
@@ -50,7 +49,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
     let slot = standing.slot();
     match (standing, pending) {
         (PolicyState::Provisional { .. }, None) if committed(context, &maps.record(slot)?) => {
-            eprint("note: a confirmation that was interrupted is complete");
+            eprint("note: completed an interrupted confirmation");
             maps.select(slot)?;
         }
         // Its list may be pending next to another ranges file. Its deadline or `rollback` ends it.
@@ -69,11 +68,11 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
         (PolicyState::RolledBack { .. }, pending) => {
             let refused = slot.other();
             if pending.is_none() && committed(context, &maps.record(refused)?) {
-                eprint("note: a confirmation that was interrupted is complete");
+                eprint("note: completed an interrupted confirmation");
                 maps.select(refused)?;
             } else {
                 eprint(
-                    "note: the last change was not confirmed in time: the policy before is in force again",
+                    "note: the last change was not confirmed in time and reverted: the previous policy is in force",
                 );
                 maps.mark(refused, false)?;
                 maps.note_trial(refused, Trial::Lapsed)?;
@@ -87,7 +86,7 @@ pub(crate) fn recover(context: &Context, maps: &mut Maps) -> Result<Option<Waiti
             let (have, staged) = (maps.record(slot)?, maps.record(slot.other())?);
             if staged.generation > have.generation && staged.commits != 0 {
                 if pending.is_none() && committed(context, &staged) {
-                    eprint("note: a change that was interrupted is complete");
+                    eprint("note: completed an interrupted change");
                     maps.select(slot.other())?;
                 } else {
                     maps.mark(slot.other(), false)?;

@@ -205,12 +205,12 @@ impl Drop for Inactive<'_> {
 pub(crate) fn clean_up(maps: &mut Maps) {
     if let Err(error) = maps.free_previous() {
         eprint(format_args!(
-            "warning: clear up after the generation before: {error:#}: the next change does it"
+            "warning: clean up the previous generation: {error:#}: the next change tries again"
         ));
     }
     if let Err(error) = maps.make_room_for_usage() {
         eprint(format_args!(
-            "warning: {error:#}: what some ranges are used for is not counted"
+            "warning: {error:#}: the packets of some ranges are not counted"
         ));
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn take_over(
                         "take over `{}`: it guards interface {ifindex} of another network namespace",
                         pin.display()
                     ),
-                    "run apifence there, or give each network namespace a directory of its own with `--bpffs`",
+                    "run apifence there, or give each network namespace its own directory with `--bpffs`",
                 ));
             };
             let name = &interface.name;
@@ -62,7 +62,7 @@ pub(crate) fn take_over(
             link.replace(program, link_header, name)?;
             pins.take_over_link(ifindex, &pin)?;
             eprint(format_args!(
-                "took over the filter on `{name}` from another version: it was on all the time"
+                "took over the filter on `{name}` from another version, without a gap"
             ));
             Ok(())
         };

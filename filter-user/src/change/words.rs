@@ -1,11 +1,13 @@
 //! The change of a list, in words.
 
 use filter_common::layout::{Origin, PolicyRecord};
+use indicatif::HumanCount;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::build::former_lists;
 use crate::{
+    cli::ChangeArgs,
     clock::to_second,
     context::Context,
     policy::{Difference, Prefix, Prefixes, Sources, compile},
@@ -18,7 +20,7 @@ pub(crate) const VERB: &str = "attach filter to";
 
 /// The warning if the settings drop nothing.
 pub(crate) const MONITOR: &str =
-    "warning: mode monitor: nothing is dropped until the mode is `enforce`";
+    "warning: mode monitor: nothing is dropped; `apifence enforce` starts dropping";
 
 /// The lists as their files say before a change.
 pub(crate) struct FoundLists {
@@ -87,13 +89,13 @@ impl PreviousList {
             (false, ..) => None,
             // A first `attach` on trial was rolled back to no filter; no file ever held that.
             (_, true, None) => {
-                Some("note: the ranges file was not in force; this brings it into force")
+                Some("note: the ranges file was not in force; this change applies it")
             }
             (_, true, Some(_)) => Some(
-                "note: the ranges file was edited before, and was not in force; this brings the edit into force",
+                "note: the ranges file has an edit that was not in force; this change applies it",
             ),
             (_, false, _) => Some(
-                "warning: the ranges file was edited before, and was not in force; what this list keeps of the edit comes into force with it; the edit is number 1 in `apifence ranges history`",
+                "warning: the ranges file has an edit that was not in force; this change applies the entries that it keeps; the edit is number 1 in `apifence ranges history`",
             ),
         }
     }
@@ -125,6 +127,16 @@ pub(crate) fn listed<'a>(
 pub(crate) fn difference_from(before: &[Entry], sources: &Prefixes, now: Timestamp) -> Difference {
     let have = compile(before, &Sources::default());
     Difference::between(listed(have.iter(), now), listed(sources.iter(), now))
+}
+
+/// The lines about a change that is on trial for the time in `change`, until `until`.
+pub(crate) fn on_trial(change: &ChangeArgs, until: Timestamp) -> String {
+    let time = change.confirm_within.unwrap_or_default().as_secs();
+    format!(
+        "on trial for {time} s, until {until}: it reverts unless you confirm it\n\
+         keep it:  apifence confirm\n\
+         undo it:  apifence ranges rollback"
+    )
 }
 
 /// How many ranges or connections are listed one by one.
@@ -172,16 +184,20 @@ pub(crate) fn in_words(
     let words = difference.in_words(before.entries(), list.entries(), Some(sources), now);
     let entries = first_lines(words, difference.count());
     let changed = difference.changed.len() + difference.edited.len();
-    let counts = format!(
-        "{} added, {} removed, {} unchanged{}",
-        difference.added.len(),
-        difference.removed.len(),
-        difference.unchanged,
-        match changed {
-            0 => String::new(),
-            changed => format!(", {changed} changed"),
-        }
-    );
+    let counts = [
+        (difference.added.len(), "added"),
+        (difference.removed.len(), "removed"),
+        (changed, "changed"),
+        (difference.unchanged, "unchanged"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(count, what)| format!("{} {what}", HumanCount(count as u64)))
+        .collect();
+    let counts = match counts.is_empty() {
+        true => "no entries changed".to_owned(),
+        false => counts.join(", "),
+    };
     let mut lines = Vec::new();
     let mut outliving: Vec<String> = difference
         .outliving(list.entries(), sources)
@@ -195,7 +211,7 @@ pub(crate) fn in_words(
             more => format!(" and {more} more"),
         };
         lines.push(format!(
-            "warning: the expiry of {last}{more} has no effect: a wider range lets it in for longer"
+            "warning: the expiry of {last}{more} has no effect: a wider range allows it for longer"
         ));
     }
     lines.extend(remarks(list.entries(), |range| {

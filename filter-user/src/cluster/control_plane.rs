@@ -151,7 +151,7 @@ impl ControlPlane {
             }
             self.join.push(Port {
                 port: SUPERVISOR,
-                from: format!("nodes join RKE2 here (`{folder}`)"),
+                from: format!("RKE2 nodes join through this port (`{folder}`)"),
             });
         }
         if is_server(root, "k3s") {
@@ -189,7 +189,7 @@ impl ControlPlane {
         const JOIN: u16 = 9443;
         self.join.push(Port {
             port: port("k0sApiPort").unwrap_or(JOIN),
-            from: format!("nodes join k0s here (`spec.api.k0sApiPort` in `{path}`)"),
+            from: format!("k0s nodes join through this port (`spec.api.k0sApiPort` in `{path}`)"),
         });
     }
 }
@@ -304,7 +304,7 @@ fn kube_vip(root: &Root, api: &[u16]) -> Option<Port> {
     let is_on = environment.get("lb_enable") == Some(&"true");
     (is_on && !api.contains(&port)).then(|| Port {
         port,
-        from: format!("kube-vip balances the API servers here (`lb_port` in `{path}`)"),
+        from: format!("kube-vip forwards this port to the API servers (`lb_port` in `{path}`)"),
     })
 }
 

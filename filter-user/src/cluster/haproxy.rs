@@ -10,6 +10,9 @@ use std::{
 
 use super::{files::Root, port::Port};
 
+/// The name of its process.
+pub const HAPROXY: &str = "haproxy";
+
 /// A section that listens, forwards, or both.
 #[derive(Default)]
 struct Section<'a> {
@@ -43,7 +46,7 @@ pub(super) fn haproxy_ports(root: &Root, api: &[u16]) -> Vec<Port> {
         .map(|(port, path)| Port {
             port,
             from: format!(
-                "haproxy forwards it to the API server (`bind` in `{}`)",
+                "haproxy forwards this port to the API server (`bind` in `{}`)",
                 path.display()
             ),
         })

@@ -26,10 +26,9 @@ const FILES: [&str; 5] = [
 pub fn kubelet(root: &Root) -> Option<String> {
     let mut processes = processes_here();
     let process = processes.find(|process| KUBELETS.contains(&&*process.name));
-    let process =
-        process.map(|process| format!("`{}` runs here (pid {})", process.name, process.pid));
+    let process = process.map(|process| format!("`{}` (pid {}) runs", process.name, process.pid));
     process.or_else(|| {
         let file = FILES.into_iter().find(|file| root.has(file))?;
-        Some(format!("`{file}` is there"))
+        Some(format!("`{file}` exists"))
     })
 }

@@ -20,6 +20,7 @@ pub use self::{
     control_plane::{Cloud, ControlPlane},
     devices::{is_local, is_overlay, is_tunnel, numbered},
     files::Root,
+    haproxy::HAPROXY,
     kubelet::kubelet,
     nodes::{Nodes, administrators, logged_in, own_subnets, peers},
     port::Port,

@@ -78,7 +78,7 @@ pub(super) fn change(
         eprint(format_args!("acknowledged: {}", join(&add)));
     }
     if !unack.is_empty() {
-        eprint(format_args!("told again: {}", join(unack)));
+        eprint(format_args!("shown again: {}", join(unack)));
     }
     Ok(())
 }
@@ -104,8 +104,8 @@ fn present(
         return Err((
             format!("acknowledge warning: there is no {wanted} now"),
             format!(
-                "`apifence status` shows those that there are; `acknowledged_warnings = [\"{wanted}\"]` in the config file \
-                 acknowledges it beforehand; nothing changed"
+                "`apifence status` shows the warnings; `acknowledged_warnings = [\"{wanted}\"]` in the config file \
+                 acknowledges future ones; nothing changed"
             ),
         ));
     }
@@ -116,12 +116,12 @@ fn present(
 fn not_made(context: &Context, wanted: &Acknowledgement) -> (String, String) {
     let set = &context.config.acknowledged_warnings;
     let hint = if set.iter().any(|set| set.code == wanted.code) {
-        "`acknowledged_warnings` acknowledges it: change that setting; nothing changed"
+        "the setting `acknowledged_warnings` acknowledges it: change that; nothing changed"
     } else {
-        "`apifence status -v` shows what is acknowledged; nothing changed"
+        "`apifence status -v` shows acknowledged warnings; nothing changed"
     };
     (
-        format!("take acknowledgement back: no `--ack` was made of {wanted}"),
+        format!("remove acknowledgement: {wanted} was not acknowledged with `--ack`"),
         hint.to_owned(),
     )
 }

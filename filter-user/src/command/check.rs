@@ -432,7 +432,7 @@ pub(super) fn run(context: &Context, sources: &[String], port: Option<u16>) -> R
             format!(
                 "check sources: the kernel's trie and table contradict each other on {count}: they are dropped"
             ),
-            "`apifence ranges reload` writes both anew; please report it with the output of `apifence ranges list`",
+            "`apifence ranges reload` writes both again; please report it with the output of `apifence ranges list`",
         ));
     }
     let allowed = report.results.iter().all(|answer| answer.allowed);

@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
     }
     if args.authorized_ip_ranges.is_some() {
         eprint(
-            "note: `--authorized-ip-ranges` is no setting: it changes the ranges file once, as `apifence ranges set` does",
+            "note: `--authorized-ip-ranges` is not a setting: it changes the ranges file once, like `apifence ranges set`",
         );
     }
     let mut config = context.config.clone();
@@ -71,7 +71,7 @@ pub(super) fn run(context: &Context, args: &PolicyArgs) -> Result<u8> {
         Ok(Some(have)) => config.keep(&have, file.exists),
         Ok(None) => {}
         Err(error) => eprint(format_args!(
-            "note: {error:#}: what would stay as it is in force is shown as the default"
+            "note: {error:#}: settings in force are shown as defaults"
         )),
     }
     context.global.output.write(&ConfigReport {

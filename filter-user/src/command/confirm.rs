@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     let mut maps = context.attached_maps()?;
     let Some(waiting) = recover(context, &mut maps)? else {
         return Err(UserError::failed(
-            "confirm change: none waits for a confirmation",
+            "nothing to confirm",
             "`apifence status` shows what is in force, `apifence ranges history` the lists before",
         ));
     };
@@ -101,8 +101,8 @@ fn confirm(context: &Context, maps: &mut Maps, waiting: &Waiting) -> Result<Conf
         });
     let Some(lists) = all.find(|lists| lists.digest() == record.list) else {
         return Err(UserError::failed(
-            "confirm change: the list that waits is not the one in force: somebody changed it",
-            "`apifence ranges rollback` takes the change back; then make it again",
+            "confirm change: another process changed the list that is on trial",
+            "run `apifence ranges rollback`, then make the change again",
         ));
     };
     let confirmed = Confirmed {

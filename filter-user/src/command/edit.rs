@@ -30,7 +30,8 @@ use crate::{
 const TRIAL: Duration = Duration::from_secs(60);
 
 /// The text that a new list begins with.
-const BLANK: &[u8] = b"# One entry a line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
+const BLANK: &[u8] =
+    b"# One entry on each line: CIDR [expires=2027-01-31T18:00:00Z] [# comment]\n\n";
 
 pub(super) fn run(context: &Context, name: &ListName, args: &EditArgs) -> Result<u8> {
     let editor = Editor::find()?;
@@ -96,7 +97,7 @@ impl<'a> EditSession<'a> {
             .ok_or_else(|| {
                 UserError::failed(
                     "edit ranges: another `apifence ranges edit` is open",
-                    "close its editor first; `apifence ranges add` and `remove` work meanwhile; nothing changed",
+                    "close its editor first; `apifence ranges add` and `remove` still work; nothing changed",
                 )
             })?;
         let writer = ListEditor::new(context, name)?;
@@ -129,7 +130,7 @@ impl<'a> EditSession<'a> {
         if kept.is_some_and(|kept| !is_same_list(&kept, &self.base)) {
             let since = written(self.draft.path()).unwrap_or(Timestamp::UNIX_EPOCH);
             eprint(format_args!(
-                "note: going on with the edit of {}, which is not in force (`apifence ranges edit --discard` begins anew)",
+                "note: continuing the edit of {}, which is not in force (`apifence ranges edit --discard` starts again)",
                 to_second(since)
             ));
             let now = std::mem::take(&mut self.base);
@@ -165,7 +166,7 @@ impl<'a> EditSession<'a> {
             String::new()
         } else {
             format!(
-                "; what it saved is kept in `{}`: `apifence ranges edit` goes on with it",
+                "; your edit is kept in `{}`: `apifence ranges edit` continues it",
                 self.draft.path().display()
             )
         };
@@ -193,13 +194,13 @@ impl<'a> EditSession<'a> {
             .map_err(|error| draft_failure(self.context, &error))?;
         let Some(text) = text else {
             return Err(UserError::input(
-                "edit ranges: the editor left no file",
-                "save the list; `apifence ranges clear` switches enforcement off; nothing changed",
+                "edit ranges: the editor did not save a file",
+                "save the list; to switch enforcement off, run `apifence ranges clear`; nothing changed",
             ));
         };
         if self.is_unedited() || is_same_list(&text, &self.base) {
             self.draft.forget();
-            eprint("nothing was edited: nothing changed");
+            eprint("no edit: nothing changed");
             let answer = Unedited { edited: false };
             self.context.global.output.result(&answer)?;
             return Ok(EditOutcome::Done(0));
@@ -213,15 +214,14 @@ impl<'a> EditSession<'a> {
         let done = list_editor.change(&file, &change)?;
         if change.dry_run {
             self.report_draft();
-        } else if let Some(within) = change.confirm_within {
+        } else if change.confirm_within.is_some() {
             // The next edit starts from the file: the trial may have restored a hand-edited one.
             if let Ok(now) = read(path) {
                 let _ = self.draft.rebase(&now);
             }
-            eprint(format_args!(
-                "on trial for {} s: try a new connection, then `apifence confirm` keeps the list; without it `apifence ranges edit` goes on with the edit",
-                within.as_secs()
-            ));
+            eprint(
+                "test a new connection before you confirm; if the edit reverts, `apifence ranges edit` continues it",
+            );
         } else {
             self.draft.forget();
         }
@@ -239,12 +239,12 @@ impl<'a> EditSession<'a> {
             self.report_concurrent_edit(&now);
             if !has_terminal() {
                 return Err(UserError::input(
-                    "edit ranges: the edit would take back what somebody else changed, and nobody is at a terminal to ask",
-                    "`apifence ranges edit` at a terminal asks, `--discard` begins anew; nothing changed",
+                    "edit ranges: the edit would undo another change, and there is no terminal to ask",
+                    "run `apifence ranges edit` at a terminal, or start again with `--discard`; nothing changed",
                 ));
             }
             let answer = prompt(
-                "e: edit again, y: replace what the file says now (it stays in the history), q: quit and keep the edit (Enter: q)",
+                "e: edit again, y: replace the file (the history keeps it), q: quit and keep the edit (Enter: q)",
                 &['q', 'e', 'y'],
             );
             if !matches!(answer, Some('e' | 'y')) {
@@ -296,14 +296,14 @@ impl<'a> EditSession<'a> {
             .map(|(before, now)| Difference::new(before.entries(), now.entries()));
         let what = difference.map_or_else(String::new, |difference| format!(": {difference}"));
         eprint(format_args!(
-            "warning: the ranges file was changed since you began to edit it{what}; your edit does not have that"
+            "warning: the ranges file changed since you started to edit it{what}; your edit does not have that change"
         ));
     }
 
     /// Reports where the edit is kept.
     fn report_draft(&self) {
         eprint(format_args!(
-            "note: the edit is kept in `{}`: `apifence ranges edit` goes on with it, `--discard` begins anew",
+            "note: the edit is kept in `{}`: `apifence ranges edit` continues it, `--discard` starts again",
             self.draft.path().display()
         ));
     }
@@ -317,7 +317,7 @@ fn draft_failure(context: &Context, error: &io::Error) -> anyhow::Error {
             context.config.state_dir.display(),
             errno(error)
         ),
-        "name a directory that can be written with `--state-dir`; nothing changed",
+        "name a writable directory with `--state-dir`; nothing changed",
     )
 }
 

@@ -53,8 +53,8 @@ impl Editor {
         });
         found.ok_or_else(|| {
             UserError::input(
-                "edit ranges: there is no editor, neither `vi` nor `nano`",
-                "name one: `EDITOR=/path/to/editor apifence ranges edit`; or `apifence ranges add` and `remove`; nothing changed",
+                "edit ranges: no editor found (`vi`, `nano`)",
+                "set one: `EDITOR=/path/to/editor apifence ranges edit`; or use `apifence ranges add` and `remove`; nothing changed",
             )
         })
     }
@@ -62,8 +62,8 @@ impl Editor {
     /// The source of its name, for a hint.
     pub(super) fn advice(&self) -> String {
         match self.variable {
-            Some(variable) => format!("`{variable}` names it"),
-            None => "`EDITOR` names another one".to_owned(),
+            Some(variable) => format!("`{variable}` sets it"),
+            None => "`EDITOR` sets another one".to_owned(),
         }
     }
 

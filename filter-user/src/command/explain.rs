@@ -76,7 +76,7 @@ impl fmt::Display for Explanation {
             ("What it means", self.means),
             ("What can happen", self.harm),
             ("What to do", self.fix),
-            ("What silences it", &self.silence),
+            ("How to silence it", &self.silence),
         ] {
             writeln!(f, "\n{heading}")?;
             wrapped(f, text)?;
@@ -111,7 +111,7 @@ impl fmt::Display for Explained {
         };
         let header = ["code", "severity", "name", "meaning"];
         writeln!(f, "{}", table(&header, self.warnings.iter().map(row)))?;
-        write!(f, "`apifence explain CODE` explains one")
+        write!(f, "`apifence explain CODE` explains one code")
     }
 }
 
@@ -121,8 +121,8 @@ pub(super) fn run(context: &Context, code: Option<&str>) -> Result<u8> {
         None => Code::ALL.to_vec(),
         Some(text) => vec![text.parse().map_err(|Unknown| {
             UserError::input(
-                format!("explain warning: there is no warning `{text}`"),
-                format!("there are {}", listed()),
+                format!("explain warning: unknown warning `{text}`"),
+                format!("the codes are {}", listed()),
             )
         })?],
     };

@@ -9,7 +9,7 @@ use crate::{
     change::proposal::exit_status,
     cli::{ChangeArgs, Command, RangesCommand},
     context::Context,
-    ranges::{ListName, RangesFile},
+    ranges::{ListName, RangesFile, in_ranges},
     store::{Staged, WriterLock},
     ui::{error::UserError, output::eprint},
 };
@@ -46,7 +46,7 @@ pub(super) fn write(
 ) -> Result<u8> {
     if change.dry_run || change.confirm_within.is_some() {
         return Err(UserError::input(
-            "set ranges: a user who is not root writes the file of the list, and nothing else",
+            "set ranges: a user other than root can only write the file of the list",
             "leave `--dry-run` and `--confirm-within` out; nothing changed",
         ));
     }
@@ -54,16 +54,15 @@ pub(super) fn write(
     files.examine(name, file)?;
     let path = files.file(name);
     let ranges = file.list().entries().len();
+    let words = in_ranges(ranges);
     let written = before != Some(file);
     if written {
         Staged::write(&path, file)?.commit_unkept()?;
         eprint(format_args!(
-            "written: {ranges} in the list `{name}`; `apifence run` puts it in force"
+            "wrote list `{name}`: {words}; `apifence run` applies it"
         ));
     } else {
-        eprint(format_args!(
-            "nothing changed: {ranges} in the list `{name}`"
-        ));
+        eprint(format_args!("nothing changed: list `{name}` has {words}"));
     }
     let output = context.global.output;
     Ok(exit_status(output.result(&Written { ranges, written })))

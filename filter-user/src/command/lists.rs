@@ -133,7 +133,7 @@ pub(super) fn run(context: &Context) -> Result<u8> {
     }
     for name in &report.ignored {
         eprint(format_args!(
-            "note: `{}` is ignored: the name of a list has letters, digits, `-` and `_`",
+            "note: `{}` is ignored: a list name has letters, digits, `-` and `_`",
             files.directory().join(name).display()
         ));
     }

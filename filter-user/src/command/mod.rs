@@ -36,8 +36,11 @@ mod status;
 mod suggest;
 mod version;
 
+use std::io;
+
 use anyhow::{Context as _, Result};
 use clap::ArgMatches;
+use nix::{errno::Errno, unistd::geteuid};
 
 use crate::{
     change,
@@ -45,13 +48,15 @@ use crate::{
     config::PolicyMode,
     context::Context,
     daemon,
-    kernel::{capabilities::give_up_unneeded, version::refuse_old},
+    kernel::{capabilities::give_up_unneeded, pins::NEEDS_ROOT, version::refuse_old},
+    policy::author::Author,
     ranges::Grouping,
     store::WatchLock,
     top,
     ui::{
         crates::init_logger,
         error::UserError,
+        explain::{NEEDS_RIGHTS, io_error},
         output::{Output, log_as_json, usage},
         style, when,
     },
@@ -86,7 +91,30 @@ pub fn run(cli: Cli, matches: &ArgMatches) -> Result<u8> {
     let done = runtime.block_on(dispatch(&context, cli.command, matches));
     // A read of the kernel for a client that is gone need not finish.
     runtime.shutdown_background();
-    done
+    done.map_err(for_user)
+}
+
+/// The error as a user needs it who is not root: a right that the kernel refuses is root's.
+fn for_user(error: anyhow::Error) -> anyhow::Error {
+    const REFUSALS: [Errno; 2] = [Errno::EPERM, Errno::EACCES];
+    let is_refused = match error.downcast_ref::<UserError>() {
+        Some(problem) => {
+            let cause = |errno: &Errno| problem.cause.ends_with(&errno.desc().to_lowercase());
+            [NEEDS_RIGHTS, NEEDS_ROOT].contains(&&*problem.hint) && REFUSALS.iter().any(cause)
+        }
+        None => {
+            let cause = io_error(&*error).and_then(io::Error::raw_os_error);
+            cause.is_some_and(|cause| REFUSALS.contains(&Errno::from_raw(cause)))
+        }
+    };
+    if !is_refused || geteuid().is_root() {
+        return error;
+    }
+    let author = Author::of_this_process();
+    UserError::failed(
+        format!("`apifence {}` needs root", author.verb()),
+        format!("`sudo apifence {}`", author.command),
+    )
 }
 
 /// Writes the text of `clap` in place of a command. Returns the exit code.
@@ -171,17 +199,17 @@ async fn dispatch(context: &Context, command: Command, matches: &ArgMatches) -> 
     check_ground(context, &command)?;
     match command {
         Command::Run { policy, .. } => {
-            WatchLock::refuse(&context.pins.watch(), "watch filter")?;
+            WatchLock::refuse(&context.pins.watch(), "run")?;
             daemon::run::run(context, &policy, matches).await
         }
         Command::Init { init } => init::run(context, &init),
         Command::Doctor { doctor } => doctor::run(context, &doctor),
         Command::Attach { policy, change } => {
-            WatchLock::refuse(&context.pins.watch(), "attach filter")?;
+            WatchLock::refuse(&context.pins.watch(), "attach")?;
             change::attach::run(context, &policy, &change)
         }
         Command::Detach { interface } => {
-            WatchLock::refuse(&context.pins.watch(), "detach filter")?;
+            WatchLock::refuse(&context.pins.watch(), "detach")?;
             change::detach::run(context, &interface)
         }
         Command::Enforce { change } => mode::run(context, PolicyMode::Enforce, &change),

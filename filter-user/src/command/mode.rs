@@ -16,6 +16,7 @@ use crate::{
         proposal::{ListChange, Proposal, exit_status},
         recovery::recover,
         transaction::{Transaction, clean_up},
+        words::on_trial,
     },
     cli::ChangeArgs,
     config::{Config, PolicyMode, SettingRow, Settings},
@@ -82,16 +83,16 @@ pub(super) fn run(context: &Context, mode: PolicyMode, change: &ChangeArgs) -> R
     if !proposal.put(change, true, output, |shown| changed(shown, None))? {
         return Ok(0);
     }
-    let change = Transaction {
+    let transaction = Transaction {
         saves: (is_known && is_saved(basis)).then_some(&lists),
         within: change.confirm_within,
         trial: Trial::Settings,
         ..Transaction::begin(context, &maps, &policy)?
     };
-    let until = change.put_in_force(&mut maps, &Progress::start())?;
-    report_mode(&maps, mode, until)?;
+    let until = transaction.put_in_force(&mut maps, &Progress::start())?;
+    report_mode(&maps, (mode, until), change)?;
     if !is_saved(basis) {
-        eprint("note: the list in force is not one of the files: a reboot does not keep this mode");
+        eprint("note: no file has the list in force, so the mode does not survive a reboot");
     }
     let told = context.global.output.result(&changed(proposal, until));
     clean_up(&mut maps);
@@ -114,8 +115,8 @@ fn refuse_detached(context: &Context) -> Result<()> {
 /// Reports that the mode is already in force; `in_force` is that of the record.
 fn nothing_to_change(mode: PolicyMode, in_force: u8) -> Proposal {
     eprint(match mode {
-        PolicyMode::Enforce => "already enforcing: nothing to change",
-        PolicyMode::Monitor => "already in monitor mode: nothing to change",
+        PolicyMode::Enforce => "nothing to change: the mode is already enforce",
+        PolicyMode::Monitor => "nothing to change: the mode is already monitor",
     });
     let list = match in_force == Mode::Off as u8 {
         true => List::Off,
@@ -125,21 +126,23 @@ fn nothing_to_change(mode: PolicyMode, in_force: u8) -> Proposal {
 }
 
 /// Reports the new mode.
-fn report_mode(maps: &Maps, mode: PolicyMode, until: Option<Timestamp>) -> Result<()> {
+fn report_mode(
+    maps: &Maps,
+    (mode, until): (PolicyMode, Option<Timestamp>),
+    change: &ChangeArgs,
+) -> Result<()> {
     if maps.record(maps.active_slot()?)?.mode == Mode::Off as u8 {
-        eprint("warning: the list is switched off (`disabled`): everyone passes in any mode");
+        eprint("warning: the list has the word `disabled`: every source passes in both modes");
     } else {
         eprint(match mode {
-            PolicyMode::Enforce => "enforcing: what is not authorized is dropped from now on",
+            PolicyMode::Enforce => "enforcing: sources outside the authorized ranges are dropped",
             PolicyMode::Monitor => {
-                "monitoring: nothing is dropped from now on; what `enforce` would drop is counted"
+                "monitoring: nothing is dropped; packets that `enforce` would drop are counted"
             }
         });
     }
     if let Some(until) = until {
-        eprint(format_args!(
-            "in force until {until}: then the mode before returns by itself, unless you run `apifence confirm`"
-        ));
+        eprint(on_trial(change, until));
     }
     Ok(())
 }
@@ -183,8 +186,8 @@ fn lists_in_force(context: &Context, digest: [u8; 32]) -> Result<(Lists, bool)> 
     match unwritten.next() {
         Some(list) => Ok((Lists::of(RangesFile::new(list)), false)),
         None => Err(UserError::failed(
-            "change mode: the list in force is in no file, neither the ranges file nor the history, and the mode is changed with its list",
-            "`apifence ranges reload` puts the ranges file in force (`--dry-run` shows the difference); then try again; nothing changed",
+            "change mode: neither the ranges file nor the history has the list in force",
+            "run `apifence ranges reload` (`--dry-run` shows the difference), then try again; nothing changed",
         )),
     }
 }
@@ -193,14 +196,14 @@ fn lists_in_force(context: &Context, digest: [u8; 32]) -> Result<(Lists, bool)> 
 fn refuse_nothing_to_enforce(mode: u8, basis: Basis) -> Result<()> {
     if basis == Basis::Fresh {
         return Err(UserError::input(
-            "change mode to enforce: there is no list yet, so that nobody would be let in",
-            "`apifence ranges set CIDR,...` makes one, then `apifence enforce`; nothing changed",
+            "change mode to enforce: there is no list yet, so every source would be dropped",
+            "run `apifence ranges set CIDR,...`, then `apifence enforce`; nothing changed",
         ));
     }
     if mode == Mode::Off as u8 {
         return Err(UserError::input(
-            "change mode to enforce: enforcement is off by the list (`disabled`), and the mode does not change that",
-            "`apifence ranges set CIDR,...` makes a list, `ranges rollback` returns to the one before, `ranges reload` puts the ranges file in force; nothing changed",
+            "change mode to enforce: the list has the word `disabled`, which switches enforcement off",
+            "`apifence ranges set CIDR,...` makes a new list; `apifence ranges rollback` restores the previous one; nothing changed",
         ));
     }
     Ok(())
@@ -215,7 +218,7 @@ fn refuse_overridden(context: &Context, mode: PolicyMode) -> Result<()> {
         let own = row(&context.config);
         if own.source == "environment" && !has_mode(&own, mode) {
             eprint(format_args!(
-                "warning: {} is {}: the next `apifence attach` in this environment goes by that",
+                "warning: {} is {}: the next `apifence attach` in this environment uses that mode",
                 own.origin, own.value
             ));
         }
@@ -229,7 +232,7 @@ fn refuse_overridden(context: &Context, mode: PolicyMode) -> Result<()> {
         }
         _ => {
             eprint(format_args!(
-                "warning: what {watcher} was started with cannot be read: flags of it that say `mode` undo this"
+                "warning: the flags of {watcher} cannot be read: if they set the mode, they undo this change"
             ));
             refuse_row(&row(&context.file.config), mode, Some(&watcher))
         }
@@ -250,19 +253,19 @@ fn refuse_row(row: &SettingRow, mode: PolicyMode, watcher: Option<&Watcher>) -> 
     let (origin, value) = (&row.origin, row.value.as_str().unwrap_or_default());
     let (cause, hint) = match (row.source, watcher) {
         ("file", None) => (
-            format!("`{origin}` says `mode = \"{value}\"`, which the next start goes by"),
+            format!("`{origin}` has `mode = \"{value}\"`, which the next start would apply"),
             format!("set `mode = \"{name}\"` there, then `apifence attach`"),
         ),
         ("file", Some(watcher)) => (
-            format!("`{origin}` says `mode = \"{value}\"`, and {watcher} follows that file"),
-            format!("set `mode = \"{name}\"` there: `run` puts it in force within a second"),
+            format!("`{origin}` has `mode = \"{value}\"`, and {watcher} follows that file"),
+            format!("set `mode = \"{name}\"` there: `run` applies it within a second"),
         ),
         (_, watcher) => (
             format!(
-                "{} was started with `{value}` ({origin}), and would undo it",
+                "{} was started with `{value}` ({origin}) and would undo the change",
                 watcher.map_or_else(|| "`run`".to_owned(), Watcher::to_string)
             ),
-            format!("start it without that, or with `{name}`"),
+            format!("restart it without that, or with `{name}`"),
         ),
     };
     Err(UserError::input(

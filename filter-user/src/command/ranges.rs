@@ -102,19 +102,19 @@ fn rewrite(
 fn delete(context: &Context, name: &ListName, dry_run: bool, force: bool) -> Result<u8> {
     if name.is_default() {
         return Err(UserError::input(
-            "delete list: the list `default` stays, and without `--list` it is meant",
-            "`--list NAME` names another one; `apifence ranges clear` switches enforcement off; nothing changed",
+            "delete list: the list `default` cannot be deleted",
+            "choose another list with `--list NAME`; to switch enforcement off, run `apifence ranges clear`; nothing changed",
         ));
     }
     let guards = lists::guarded_by(&lists::known_guards(context), name);
     if !guards.is_empty() {
         return Err(UserError::input(
             format!(
-                "delete list `{name}`: a guard names it, for TCP {}",
+                "delete list `{name}`: the guard of TCP {} uses it",
                 config::join(&guards)
             ),
             format!(
-                "take it out of `[[guard]]` in the config file first; `apifence ranges set --list {name} 0.0.0.0/32` closes the ports to all but this node; nothing changed"
+                "first remove it from `[[guard]]` in the config file; `apifence ranges set --list {name} 0.0.0.0/32` allows only this node; nothing changed"
             ),
         ));
     }
@@ -202,7 +202,7 @@ impl Source {
         {
             return Err(UserError::input(
                 format!("set ranges: the list changed too much: {cause}"),
-                "look at where it comes from; `--force` if it is meant; nothing changed",
+                "check its source; use `--force` if the list is right; nothing changed",
             ));
         }
         if self.file.is_some() {
@@ -225,21 +225,21 @@ fn roll_back(
         if change.dry_run && editor.has_pending() {
             if output.is_text() {
                 print(
-                    "the change on trial would be taken back: what was before would be in force again",
+                    "the change on trial would be undone: the previous policy would be in force",
                 )?;
             }
             eprint("dry run: nothing changed");
             return Ok(0);
         }
         if editor.roll_back()? {
-            eprint("taken back: what was before is in force again");
+            eprint("undone: the previous policy is in force again");
             let done = exit_status(output.result(&RolledBack { taken_back: true }));
             editor.clean_up();
             return Ok(done);
         }
         if let Some(since) = editor.lapsed()? {
             eprint(format_args!(
-                "nothing to take back: the last change was not confirmed, and took itself back at {since}\nhint: `apifence ranges rollback 1` goes one list further back"
+                "nothing to undo: the last change was not confirmed and reverted at {since}\nhint: `apifence ranges rollback 1` restores the list before"
             ));
             output.result(&RolledBack { taken_back: false })?;
             return Ok(0);
@@ -259,13 +259,13 @@ pub(super) struct RolledBack {
 
 /// The list that returns, in words.
 fn describe_former(number: usize, kept: &HistoryEntry) -> String {
-    let at = kept.written.map(|time| format!(" of {time:.0}"));
-    let by = kept.by.as_ref().map(|by| format!(", {by}"));
-    format!(
-        "list {number} in the history{}{}:",
-        at.unwrap_or_default(),
-        by.unwrap_or_default()
-    )
+    let at = kept.written.map(|time| format!("{time:.0}"));
+    let by = kept.by.as_ref().map(ToString::to_string);
+    let facts: Vec<String> = at.into_iter().chain(by).collect();
+    match facts.is_empty() {
+        true => format!("back to list {number}:"),
+        false => format!("back to list {number} ({}):", facts.join(", ")),
+    }
 }
 
 /// The list with this `number` in the history, and its description. Without a number it is the
@@ -291,7 +291,7 @@ fn former_list(
         }
         return Err(UserError::input(
             format!(
-                "roll back: none of the {} files kept is a list",
+                "roll back: none of the {} kept files is a list",
                 lists.len()
             ),
             "`apifence ranges set CIDR,...` makes one; nothing changed",
@@ -303,8 +303,11 @@ fn former_list(
             Ok((file, vec![describe_former(number, kept)]))
         }
         None => Err(UserError::input(
-            format!("roll back to list {number}: {} lists are kept", lists.len()),
-            "`apifence ranges history` numbers them; nothing changed",
+            format!(
+                "roll back to list {number}: the history has {} lists",
+                lists.len()
+            ),
+            "`apifence ranges history` shows them; nothing changed",
         )),
     }
 }
@@ -344,7 +347,7 @@ fn remove(
                 .map(|entry| format!("`{}`", entry.range))
                 .collect();
             let hint = if covers.is_empty() {
-                "`apifence ranges list` shows what is listed; nothing changed".to_owned()
+                "`apifence ranges list` shows the entries; nothing changed".to_owned()
             } else {
                 format!("the list has {}; nothing changed", covers.join(", "))
             };
@@ -359,7 +362,7 @@ fn remove(
     } else if file.list().entries().is_empty() {
         return Err(UserError::input(
             "remove ranges: no range would be left",
-            "`apifence ranges set 0.0.0.0/32` lets nobody in but the implicit sources, `apifence ranges clear` switches enforcement off; nothing changed",
+            "`apifence ranges set 0.0.0.0/32` allows only the implicit sources; `apifence ranges clear` switches enforcement off; nothing changed",
         ));
     }
     Ok(file)

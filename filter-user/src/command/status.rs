@@ -394,7 +394,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> Result<u8> {
     }
     let (known, unreadable) = node::acknowledged(context);
     if let Some(error) = unreadable {
-        eprint(format_args!("warning: {error:#}: every warning is told"));
+        eprint(format_args!("warning: {error:#}: every warning is shown"));
     }
     status.warnings = sorted(status.warnings, &known);
     if context.global.verbose {
@@ -455,7 +455,7 @@ fn drift(lists: &Lists, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String>
     let has_others = lists.iter().any(|(name, _)| !name.is_default());
     let what = match (&lists.union(), off) {
         (List::Off, _) => {
-            "the file switches enforcement off, and the kernel goes by a list".to_owned()
+            "the file switches enforcement off, but the kernel enforces a list".to_owned()
         }
         (List::Ranges(_), true) => {
             "the file lists ranges, and enforcement is off in the kernel".to_owned()
@@ -468,10 +468,11 @@ fn drift(lists: &Lists, record: &PolicyRecord, kernel: &Prefixes) -> Vec<String>
             let want = want.iter().map(|entry| (entry.range, None));
             match Difference::between(have, want) {
                 same if same.is_none() && has_others => {
-                    "the files put ranges into other lists, or give them another expiry, than the kernel goes by".to_owned()
+                    "the files have ranges in other lists or with another expiry than the kernel"
+                        .to_owned()
                 }
                 same if same.is_none() => {
-                    "the file gives ranges another expiry than the kernel goes by".to_owned()
+                    "the file has ranges with another expiry than the kernel".to_owned()
                 }
                 difference => format!("the file is not in force; it would change {difference}"),
             }

@@ -152,9 +152,9 @@ pub(super) fn run(context: &Context, by: Grouping) -> Result<u8> {
         let monitoring =
             maps.read_consistent(|slot| maps.record(slot))?.mode == Mode::Monitor as u8;
         eprint(if monitoring {
-            "nobody was seen who is not authorized"
+            "no unlisted source was seen"
         } else {
-            "nobody was seen who is not authorized; only `--mode monitor` remembers whom it would refuse"
+            "no unlisted source was seen; only monitor mode remembers unlisted sources"
         });
         if context.global.output.is_text() {
             return Ok(0);

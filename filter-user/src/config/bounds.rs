@@ -99,7 +99,7 @@ impl Bounds {
             && distinct(entries) > most as usize
         {
             return Some(format!(
-                "it has {} ranges, and the most is {most}",
+                "it has {} ranges; the maximum is {most}",
                 distinct(entries)
             ));
         }
@@ -110,13 +110,13 @@ impl Bounds {
                 IpNet::V6(_) => widest.ipv6,
             });
             if let Some(len) = widest.filter(|len| range.prefix_len() < *len) {
-                return Some(format!("`{range}` is wider than /{len}, the widest range"));
+                return Some(format!("`{range}` is wider than /{len}, the limit"));
             }
             let most = self.max_expires?;
             match expires {
-                None => Some(format!("`{range}` does not expire, and each range must")),
+                None => Some(format!("`{range}` does not expire; every range here must")),
                 Some(time) if time.duration_since(now) > most => Some(format!(
-                    "`{range}` expires later than {most:#} from now, the longest time"
+                    "`{range}` expires in more than {most:#}, the limit"
                 )),
                 Some(_) => None,
             }
@@ -153,14 +153,14 @@ impl Value for BTreeMap<ListName, Bounds> {
             let of_cluster = ListName::of_cluster(name.get_ref()).map(Ok);
             let parsed = of_cluster.unwrap_or_else(|| name.get_ref().parse());
             let parsed = parsed.map_err(|why: String| {
-                let cause = format!("`{key}.{}`: no list can have that name", name.get_ref());
+                let cause = format!("`{key}.{}`: invalid list name", name.get_ref());
                 vec![(name.span(), refusal(cause, why))]
             });
             let key = format!("{key}.{}", name.get_ref());
             match parsed.and_then(|name| Ok((name, one(&key, table)?))) {
                 Ok((name, found)) if name.is_of_cluster() && found.max_expires.is_some() => {
                     let cause = format!("`{key}.max_expires`: its ranges never expire");
-                    let hint = "leave it out: they stay until the file is without them";
+                    let hint = "leave it out: the ranges stay until the file no longer has them";
                     errors.push((table.span(), refusal(cause, hint)));
                 }
                 Ok((name, found)) => drop(bounds.insert(name, found)),
@@ -189,8 +189,8 @@ impl Value for BTreeMap<ListName, Bounds> {
 
 /// The fault of a key that no table of a list has.
 fn unknown(key: &str, name: &Spanned<std::borrow::Cow<'_, str>>, known: &str) -> ValueErrors {
-    let cause = format!("there is no setting `{key}.{}`", name.get_ref());
-    vec![(name.span(), refusal(cause, format!("there are {known}")))]
+    let cause = format!("unknown key `{key}.{}`", name.get_ref());
+    vec![(name.span(), refusal(cause, format!("the keys are {known}")))]
 }
 
 /// The bounds in one table.
@@ -208,7 +208,7 @@ fn one(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Bounds, ValueErrors> {
             "max_expires" => string::<All>(&own, value, Expected::Whole("a duration"))
                 .and_then(|text| {
                     parse_duration(text).map_err(|why| {
-                        let cause = format!("`{own}` is `{text}`, which it cannot be");
+                        let cause = format!("invalid value `{text}` for `{own}`");
                         vec![(value.span(), refusal(cause, why))]
                     })
                 })
@@ -249,8 +249,8 @@ fn widest(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Widest, ValueErrors
             Ok(_) => errors.push((
                 value.span(),
                 refusal(
-                    format!("`{own}` is no prefix length"),
-                    format!("it is from 0 to {longest}"),
+                    format!("`{own}` is not a prefix length"),
+                    format!("use a number from 0 to {longest}"),
                 ),
             )),
             Err(more) => errors.extend(more),
@@ -293,7 +293,7 @@ mod tests {
             ("192.0.2.1\n".to_owned(), "does not expire"),
             (
                 "192.0.2.1 expires=2026-02-01T00:00:01Z\n".to_owned(),
-                "later than",
+                "expires in more than",
             ),
         ] {
             let cause = by(&bounds, &text).expect(&text);
@@ -318,14 +318,17 @@ mod tests {
     fn faults_of_bounds_are_named() {
         for (text, want) in [
             ("lists = 3\n", "`lists` is a number"),
-            ("[lists.\"a b\"]\n", "no list can have that name"),
-            ("[lists.a]\nmax = 3\n", "no setting `lists.a.max`"),
+            ("[lists.\"a b\"]\n", "invalid list name"),
+            ("[lists.a]\nmax = 3\n", "unknown key `lists.a.max`"),
             ("[lists.a]\nmax_ranges = 0\n", "`lists.a.max_ranges` is 0"),
             ("[lists.a]\nwidest = 24\n", "a table like"),
-            ("[lists.a]\nwidest = { ipv4 = 33 }\n", "no prefix length"),
-            ("[lists.a]\nmax_expires = \"soon\"\n", "which it cannot be"),
+            ("[lists.a]\nwidest = { ipv4 = 33 }\n", "not a prefix length"),
+            (
+                "[lists.a]\nmax_expires = \"soon\"\n",
+                "invalid value `soon`",
+            ),
             ("[lists.\"@nodes\"]\nmax_expires = \"8h\"\n", "never expire"),
-            ("[lists.\"@office\"]\n", "no list can have that name"),
+            ("[lists.\"@office\"]\n", "invalid list name"),
         ] {
             let mut config = Config::default();
             let faults = config.read_file("f", text);

@@ -49,8 +49,8 @@ impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Opens(what) => write!(f, "opens {what} to everyone"),
-            Self::Admits(all) => write!(f, "{all} lets every source of its family in"),
-            Self::Cuts(whom) => write!(f, "nothing but the list lets {whom} in"),
+            Self::Admits(all) => write!(f, "{all} allows every source of its family"),
+            Self::Cuts(sources) => write!(f, "only the list still allows {sources}"),
             Self::Widens(ports) => write!(f, "opens {ports} to all lists"),
             Self::Narrows(ports, lists) => {
                 write!(f, "closes {ports} to all but this node and the {lists}")
@@ -65,8 +65,8 @@ impl Effect {
     fn would(&self) -> String {
         match self {
             Self::Opens(what) => format!("would open {what} to everyone"),
-            Self::Admits(all) => format!("{all} would let every source of its family in"),
-            Self::Cuts(whom) => format!("nothing but the list would let {whom} in"),
+            Self::Admits(all) => format!("{all} would allow every source of its family"),
+            Self::Cuts(sources) => format!("only the list would still allow {sources}"),
             Self::Widens(ports) => format!("would open {ports} to all lists"),
             Self::Narrows(ports, lists) => {
                 format!("would close {ports} to all but this node and the {lists}")

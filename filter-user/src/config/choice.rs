@@ -30,8 +30,8 @@ macro_rules! choice {
                         .iter()
                         .map(|word| format!("`{}`", word_of(word)))
                         .collect();
-                    let cause = format!("`{key}` is `{text}`, which it cannot be");
-                    let hint = format!("it is one of {}", words.join(", "));
+                    let cause = format!("invalid value `{text}` for `{key}`");
+                    let hint = format!("use one of {}", words.join(", "));
                     vec![(value.span(), refusal(cause, hint))]
                 })
             }

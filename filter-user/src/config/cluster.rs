@@ -126,11 +126,11 @@ impl ClusterCidr {
             });
         }
         let names = Preset::ALL.map(Preset::name);
-        let meant = nearest(text, &names).map(|name| format!("`{name}`? "));
+        let meant = nearest(text, &names).map(|name| format!("did you mean `{name}`? "));
         Err(InputError {
-            cause: format!("there is no preset `{text}`"),
+            cause: format!("unknown preset `{text}`"),
             hint: format!(
-                "{}there are `{}`",
+                "{}the presets are `{}`",
                 meant.unwrap_or_default(),
                 names.join("`, `")
             ),
@@ -252,15 +252,15 @@ mod tests {
                 cidr
             );
         }
-        let names = "there are `@gcp-health-checks`, `@azure-probe`, `@nodes`, `@pods`";
+        let names = "the presets are `@gcp-health-checks`, `@azure-probe`, `@nodes`, `@pods`";
         for (text, hint) in [
-            ("@node", format!("`@nodes`? {names}")),
-            ("@Pods", format!("`@pods`? {names}")),
+            ("@node", format!("did you mean `@nodes`? {names}")),
+            ("@Pods", format!("did you mean `@pods`? {names}")),
             (
                 "@gcp-healthchecks",
-                format!("`@gcp-health-checks`? {names}"),
+                format!("did you mean `@gcp-health-checks`? {names}"),
             ),
-            ("@", format!("`@pods`? {names}")),
+            ("@", format!("did you mean `@pods`? {names}")),
             ("@xyz", names.to_owned()),
             ("nodes", "`@nodes`".to_owned()),
             (

@@ -56,7 +56,7 @@ impl Environment {
             .filter_map(|name| self.variables.get_key_value(name));
         match (variables.next(), variables.next()) {
             (Some((one, first)), Some((other, second))) if first != second => Err(InputError {
-                cause: format!("{one} and {other} differ, and mean the same setting"),
+                cause: format!("{one} and {other} set the same setting to different values"),
                 hint: format!("unset {other}"),
             }),
             (found, _) => Ok(found.map(|(name, value)| (name.as_str(), value.as_os_str()))),
@@ -76,14 +76,14 @@ impl Environment {
             .map(|name| {
                 let rest = &name[PREFIX.len()..];
                 let hint = if rest.contains("AUTHORIZED") || rest == "RANGES" {
-                    "the list is not a setting, it has a file of its own (`APIFENCE_RANGES_FILE`): `apifence ranges set` changes it"
+                    "the list has a file of its own (`APIFENCE_RANGES_FILE`): `apifence ranges set` changes it"
                         .to_owned()
                 } else if let Some(near) = nearest(rest, &bare) {
-                    format!("`{PREFIX}{near}` is meant? else unset it")
+                    format!("did you mean `{PREFIX}{near}`? if not, unset it")
                 } else {
-                    "unset it; `apifence config --help` names the variables".to_owned()
+                    "unset it; `apifence config --help` lists the variables".to_owned()
                 };
-                (format!("environment: there is no setting `{name}`"), hint)
+                (format!("environment: unknown variable `{name}`"), hint)
             })
             .collect()
     }
@@ -143,9 +143,9 @@ fn refusal(error: &clap::Error, flag: &str) -> InputError {
     InputError {
         cause: format!("invalid value `{value}`{}", why.unwrap_or_default()),
         hint: if words.is_empty() {
-            format!("it takes what `--{flag}` takes: `apifence config --help`")
+            format!("it takes the same values as `--{flag}`: `apifence config --help`")
         } else {
-            format!("it is one of `{words}`")
+            format!("use one of `{words}`")
         },
     }
 }

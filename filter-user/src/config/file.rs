@@ -33,7 +33,7 @@ impl Config {
                             setting.mark_unreadable();
                         }
                     }
-                    refuse(line(end_of_word(&piece, &error)), no_toml(&error));
+                    refuse(line(end_of_word(&piece, &error)), invalid_toml(&error));
                     continue;
                 }
             };
@@ -61,7 +61,7 @@ impl Config {
                             at,
                             refusal(
                                 format!("`{key}` is set twice"),
-                                "leave one of them; a list has its values in one, like `[443, 6443]`",
+                                "keep one of them; a list has all its values in one, like `[443, 6443]`",
                             ),
                         );
                     }
@@ -90,10 +90,12 @@ fn end_of_word(piece: &str, error: &toml::de::Error) -> usize {
     before.trim_end().len()
 }
 
-fn no_toml(error: &toml::de::Error) -> InputError {
+fn invalid_toml(error: &toml::de::Error) -> InputError {
+    let unquoted = "string values must be quoted, expected literal string";
+    let message = error.message().replace(unquoted, "strings must be quoted");
     refusal(
-        format!("no TOML: {}", error.message()),
-        "a setting is `key = value`: words in quotes, lists like `[443, 6443]`",
+        format!("not valid TOML: {message}"),
+        "a setting is `key = value`, with words in quotes and lists like `[443, 6443]`",
     )
 }
 
@@ -147,12 +149,12 @@ fn mentions(text: &str, key: &str) -> bool {
 /// The refusal of a key that is not one of `keys`.
 fn unknown(name: &str, keys: &[&str]) -> InputError {
     let hint = if name.contains("authorized") || name == "ranges" {
-        "the list is no setting, it has a file of its own (`ranges_file`): `apifence ranges set` changes it"
+        "the list has a file of its own (`ranges_file`): `apifence ranges set` changes it"
             .to_owned()
     } else if let Some(key) = nearest(name, keys) {
-        format!("`{key}` is meant?")
+        format!("did you mean `{key}`?")
     } else {
-        format!("there are `{}`", keys.join("`, `"))
+        format!("the keys are `{}`", keys.join("`, `"))
     };
-    refusal(format!("there is no setting `{name}`"), hint)
+    refusal(format!("unknown key `{name}`"), hint)
 }

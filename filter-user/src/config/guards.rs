@@ -84,16 +84,16 @@ impl Value for Vec<Guard> {
         let mut seen = BTreeSet::new();
         let all = guards.iter().flat_map(|guard| &guard.ports);
         if let Some(port) = all.copied().find(|port| !seen.insert(*port)) {
-            let cause = format!("`{key}.ports`: two guards have the port {port}");
-            let hint = "one guard may name several lists: put the port and its lists into one";
+            let cause = format!("`{key}.ports`: two guards have port {port}");
+            let hint = "a guard can have several lists: merge the two guards";
             return Err(vec![(value.span(), refusal(cause, hint))]);
         }
         if guards.len() > MAX_GUARDS as usize {
             let cause = format!(
-                "there are {} guards, and the most is {MAX_GUARDS}",
+                "there are {} guards; the maximum is {MAX_GUARDS}",
                 guards.len()
             );
-            let hint = "ports with the same lists fit into one guard";
+            let hint = "put ports with the same lists into one guard";
             return Err(vec![(value.span(), refusal(cause, hint))]);
         }
         Ok(guards)
@@ -122,10 +122,10 @@ fn one(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Guard, ValueErrors> {
             "ports" => BTreeSet::from_toml(&own, value).map(|found| ports = Some(found)),
             "lists" => names(&own, value).map(|found| lists = Some(found)),
             _ => {
-                let cause = format!("there is no setting `{own}`");
+                let cause = format!("unknown key `{own}`");
                 Err(vec![(
                     name.span(),
-                    refusal(cause, "there are `ports` and `lists`"),
+                    refusal(cause, "the keys are `ports` and `lists`"),
                 )])
             }
         };
@@ -154,14 +154,13 @@ fn names(key: &str, value: &Spanned<DeValue<'_>>) -> Result<BTreeSet<ListName>, 
     let names = list::<All, _>(key, value, |value| {
         let text = string::<All>(key, value, Expected::ListOf("names of lists"))?;
         text.parse::<ListName>().map_err(|why| {
-            let cause = format!("`{key}`: no list can have the name `{text}`");
+            let cause = format!("`{key}`: invalid list name `{text}`");
             vec![(value.span(), refusal(cause, why))]
         })
     })?;
     if names.is_empty() {
-        let cause = format!("`{key}` names no list, so that the ports would be closed to all");
-        let hint =
-            "name at least one, like `[\"control-plane\"]`; `apifence ranges lists` shows them";
+        let cause = format!("`{key}` is empty: its ports would be closed to everyone");
+        let hint = "name at least one list, like `[\"control-plane\"]`; `apifence ranges lists` shows them";
         return Err(vec![(value.span(), refusal(cause, hint))]);
     }
     Ok(names.into_iter().collect())
@@ -200,7 +199,7 @@ mod tests {
         let many: String = (1..=MAX_GUARDS + 1).map(own).collect();
         for (text, want) in [
             ("guard = 3\n", "`guard` is a number, not a list"),
-            ("guard = [3]\n", "`guard` holds a number"),
+            ("guard = [3]\n", "`guard` has a number"),
             (
                 "[guard]\nports = [1]\nlists = ['a']\n",
                 "`guard` is a table",
@@ -208,27 +207,27 @@ mod tests {
             ("[[guard]]\nlists = ['a']\n", "`guard` has no `ports`"),
             (
                 "[[guard]]\nports = []\nlists = ['a']\n",
-                "`guard.ports` names no port",
+                "`guard.ports` is empty",
             ),
             (
                 "[[guard]]\nports = [70000]\nlists = ['a']\n",
-                "70000, which is no port",
+                "70000, which is not a port",
             ),
             ("[[guard]]\nports = [1]\n", "`guard` has no `lists`"),
             (
                 "[[guard]]\nports = [1]\nlists = []\n",
-                "`guard.lists` names no list",
+                "`guard.lists` is empty",
             ),
             (
                 "[[guard]]\nports = [1]\nlists = ['a.b.c']\n",
-                "no list can have the name `a.b.c`",
+                "invalid list name `a.b.c`",
             ),
             (
                 "[[guard]]\nport = [1]\nlists = ['a']\n",
-                "no setting `guard.port`",
+                "unknown key `guard.port`",
             ),
-            (&(own(1) + &own(1)), "two guards have the port 1"),
-            (&many, "there are 9 guards, and the most is 8"),
+            (&(own(1) + &own(1)), "two guards have port 1"),
+            (&many, "there are 9 guards; the maximum is 8"),
         ] {
             let mut config = Config::default();
             let faults = config.read_file("f", text);

@@ -167,9 +167,7 @@ impl FromStr for Window {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match parse_duration(text)? {
-            time if time > Self::MAX => {
-                Err("at most `24h`: a change is on trial for as long".to_owned())
-            }
+            time if time > Self::MAX => Err("the longest trial is `24h`".to_owned()),
             time => Ok(Self(time.unsigned_abs())),
         }
     }
@@ -222,7 +220,7 @@ impl FromStr for MetricsListen {
         }
         text.parse()
             .map(Self::At)
-            .map_err(|_| "an address and a port are wanted, or `off`".to_owned())
+            .map_err(|_| "write an address and a port, or `off`".to_owned())
     }
 }
 

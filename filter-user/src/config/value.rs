@@ -87,7 +87,7 @@ pub(super) fn wrong_type<T: Value>(
     };
     let cause = match wanted {
         Expected::Whole(what) => format!("`{key}` is {is}, not {what}"),
-        Expected::ListOf(what) => format!("`{key}` holds {is}, and is a list of {what}"),
+        Expected::ListOf(what) => format!("`{key}` has {is} in it, not only {what}"),
     };
     let hint = format!("write it like `{key} = {}`", T::EXAMPLE);
     vec![(value.span(), refusal(cause, hint))]
@@ -154,8 +154,8 @@ fn refuse_element(
 fn address(text: &str) -> Result<IpAddr, InputError> {
     let Ok(address) = text.parse() else {
         return Err(refusal(
-            format!("`{text}` is no IP address"),
-            "write it like `198.51.100.7`; CIDRs are for `outbound_ip_prefixes`, `--outbound-ip-prefixes`",
+            format!("`{text}` is not an IP address"),
+            "write it like `198.51.100.7`; for CIDRs use `outbound_ip_prefixes` or `--outbound-ip-prefixes`",
         ));
     };
     parse_range(text).map(|_| address)
@@ -275,14 +275,14 @@ impl Value for BTreeSet<u16> {
                 .and_then(|number| u16::try_from(number).ok())
                 .filter(|port| *port != 0)
                 .ok_or_else(|| {
-                    let cause = format!("`{key}` holds {}, which is no port", digits(value));
+                    let cause = format!("`{key}` has {}, which is not a port", digits(value));
                     vec![(value.span(), refusal(cause, "ports are from 1 to 65535"))]
                 })
         })?
         .into_iter()
         .collect();
         if ports.is_empty() {
-            let cause = format!("`{key}` names no port, so that nothing would be protected");
+            let cause = format!("`{key}` is empty: no port would be protected");
             let hint = "`apifence ranges clear` switches enforcement off; leave the key out for the default";
             return Err(vec![(value.span(), refusal(cause, hint))]);
         }
@@ -309,10 +309,10 @@ impl Value for Vec<String> {
             let name = string::<Self>(key, value, Expected::ListOf("names"))?;
             if name.is_empty() || name.contains(char::is_whitespace) {
                 let cause = match name {
-                    "" => format!("`{key}` holds an empty name"),
-                    name => format!("`{key}` holds `{name}`, and a name has no space"),
+                    "" => format!("`{key}` has an empty name"),
+                    name => format!("`{key}` has `{name}`: a name cannot have a space"),
                 };
-                let hint = "`apifence status` and `ip link` name the interfaces";
+                let hint = "`ip link` lists the interfaces";
                 return Err(vec![(value.span(), refusal(cause, hint))]);
             }
             Ok(name.to_owned())
@@ -447,7 +447,7 @@ impl Value for Window {
     fn from_toml(key: &str, value: &Spanned<DeValue<'_>>) -> Result<Self, ValueErrors> {
         let text = string::<Self>(key, value, Expected::Whole("a duration"))?;
         text.parse().map_err(|why| {
-            let cause = format!("`{key}` is `{text}`, which it cannot be");
+            let cause = format!("invalid value `{text}` for `{key}`");
             vec![(value.span(), refusal(cause, why))]
         })
     }

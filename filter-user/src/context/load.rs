@@ -61,8 +61,7 @@ impl ConfigFile {
                 config.mark_all_unreadable();
                 vec![(
                     format!("read config file `{path}`: {why}"),
-                    "what is in force stays in force; without the file the defaults hold"
-                        .to_owned(),
+                    "fix or remove the file; the policy in force stays in force".to_owned(),
                 )]
             }
         };
@@ -81,7 +80,7 @@ impl ConfigFile {
         if !self.errors.is_empty() {
             let mut lines = InputErrors::new(self.errors.clone()).causes();
             lines.push(
-                "the config file is broken: the next `apifence attach` refuses it, and what is in force stays in force; `apifence config` says how to mend it"
+                "the config file is invalid: the policy stays in force until you fix the file; `apifence config` shows its errors"
                     .to_owned(),
             );
             return lines;
@@ -103,7 +102,7 @@ impl ConfigFile {
             return changes;
         }
         vec![format!(
-            "`{}` would change {}; unless flags of `apifence attach` made that difference on purpose, `apifence attach` without them puts the file in force",
+            "`{}` would change {}; `apifence attach` without flags applies the file",
             self.path,
             changes.join("; ")
         )]
@@ -232,7 +231,7 @@ fn load_in(
     if let Err(error) = refuse_other_writers(Path::new(&file.path)) {
         file.errors.push((
             format!("{error:#}"),
-            "`chown root` and `chmod go-w` it".to_owned(),
+            "run `chown root` and `chmod go-w` on it".to_owned(),
         ));
     }
     Ok((config, file))
@@ -241,7 +240,7 @@ fn load_in(
 /// Warns of errors in the environment and the file that `command` does not depend on.
 fn warn(file: &ConfigFile, environment: &[(String, String)], command: &Command) {
     for (cause, hint) in environment {
-        eprint(format_args!("warning: {cause}: it is left out ({hint})"));
+        eprint(format_args!("warning: {cause}: ignored ({hint})"));
     }
     // `status` shows it among its data.
     if !file.errors.is_empty() && !matches!(command, Command::Status { .. }) {
@@ -249,7 +248,7 @@ fn warn(file: &ConfigFile, environment: &[(String, String)], command: &Command) 
             eprint(format_args!("warning: {cause}"));
         }
         eprint(
-            "warning: the settings are broken, and only what can be read of them holds here; `apifence config` says how to correct them",
+            "warning: some settings are invalid; this command uses the others; `apifence config` shows the errors",
         );
     }
 }
@@ -270,11 +269,11 @@ fn unreadable_settings(config: &Config, file: &ConfigFile, keys: &[&str]) -> Vec
         .collect();
     let needed = (
         format!(
-            "{}: it may set `{}`, which this command needs to know",
+            "{}: it may set `{}`, which this command needs",
             file.path,
             unreadable.join("`, `")
         ),
-        format!("mend the file, or give {}", flags.join(" and ")),
+        format!("fix the file, or use {}", flags.join(" and ")),
     );
     let mut refusals = file.errors.clone();
     // Put it among those that are shown.

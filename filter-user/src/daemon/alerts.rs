@@ -19,7 +19,7 @@ impl Alerts {
         let sentence = sentence(error);
         if self.raised.get(matter) != Some(&sentence) {
             lines(error).iter().for_each(eprint);
-            eprint("note: what is in force stays in force");
+            eprint("note: the policy in force stays in force");
             self.raised.insert(matter.to_owned(), sentence);
         }
     }

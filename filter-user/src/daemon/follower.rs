@@ -305,8 +305,8 @@ impl Follower {
                 let since = *self.blocked.get_or_insert_with(Instant::now);
                 if since.elapsed() > WRITER_TIMEOUT {
                     let error = UserError::failed(
-                        "change list: another process has kept the writer's lock for a long time",
-                        "`apifence ranges list` and `status` work; `fuser` on the lock names the process",
+                        "change list: another process has held the writer's lock for a long time",
+                        "`fuser` on the lock shows the process; `apifence status` and `apifence ranges list` still work",
                     );
                     self.alerts.raise(WRITER_LOCK, &error);
                 }
@@ -336,14 +336,14 @@ impl Follower {
                 ];
                 if own.contains(&true) {
                     eprint(
-                        "note: `bpffs`, `state_dir`, `ranges_file` and `metrics_listen` are read when `run` starts: start it again",
+                        "note: `bpffs`, `state_dir`, `ranges_file` and `metrics_listen` are read only at start: restart `run`",
                     );
                 }
                 (self.context.config, self.context.file) = (config, file);
                 self.has_config = true;
                 self.warnings_due = true;
                 self.interfaces_pending = true;
-                self.alerts.clear("config", "the config file is in order");
+                self.alerts.clear("config", "the config file is valid");
             }
             Ok((_, file)) => {
                 self.context.file = file;

@@ -63,7 +63,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RESERVED_DESCRIPTORS: u64 = 64;
 
 /// The matters of alerts, besides interfaces by name.
-const CHANGES: &str = "word of changes";
+const CHANGES: &str = "notices of changes";
 const INTERFACES: &str = "list of interfaces";
 const PINS: &str = "pins of the filter";
 const PROGRAM: &str = "program";
@@ -225,7 +225,7 @@ impl Guard {
             let done = self.reconcile();
             for held in open.iter().filter_map(|ifindex| self.held.get(ifindex)) {
                 eprint(format_args!(
-                    "warning: somebody detached the filter from `{}`: the port was open there for {} ms at most",
+                    "warning: another process detached the filter from `{}`: attached it again; the ports were open there for at most {} ms",
                     held.name,
                     last_check.elapsed().as_millis()
                 ));
@@ -259,7 +259,7 @@ impl Guard {
             if present.contains(name) {
                 self.missing.remove(name);
             } else {
-                refused.insert(name.clone(), "it is not there".to_owned());
+                refused.insert(name.clone(), "it does not exist".to_owned());
                 self.report_missing(name, &interfaces);
             }
         }
@@ -330,8 +330,8 @@ impl Guard {
     fn report_missing(&mut self, name: &str, interfaces: &[Interface]) {
         if self.missing.insert(name.to_owned()) {
             let other = other_name(name, interfaces);
-            let what = other.unwrap_or_else(|| "it is guarded as soon as it comes".into());
-            eprint(format_args!("`{name}` is not there: {what}"));
+            let what = other.unwrap_or_else(|| "it is guarded as soon as it appears".into());
+            eprint(format_args!("interface `{name}` does not exist: {what}"));
         }
     }
 
@@ -453,7 +453,7 @@ impl Guard {
     fn record_result(&mut self, matter: &'static str, result: Result<()>) {
         match result {
             Ok(()) => {
-                self.alerts.clear(matter, "that is in order");
+                self.alerts.clear(matter, &format!("{matter}: in order"));
                 self.faults.remove(matter);
             }
             Err(error) => {

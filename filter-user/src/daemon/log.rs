@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use indicatif::HumanCount;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -156,11 +157,14 @@ fn line(stats: &Stats) -> String {
         .iter()
         .map(|interface| {
             format!(
-                "{}: {} passed, {} dropped, {} would be dropped",
+                "{}: {} dropped, {}{} passed since attach",
                 interface.interface,
-                interface.packets("pass"),
-                interface.packets("drop"),
-                interface.packets("would_drop"),
+                HumanCount(interface.packets("drop")),
+                match interface.packets("would_drop") {
+                    0 => String::new(),
+                    packets => format!("{} would be dropped, ", HumanCount(packets)),
+                },
+                HumanCount(interface.packets("pass")),
             )
         })
         .collect();

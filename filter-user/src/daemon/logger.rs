@@ -69,7 +69,7 @@ impl fmt::Display for LogEntry {
                 packets,
                 last,
             } => {
-                write!(f, "{time} {packets} more from ")?;
+                write!(f, "{time:.3} {packets} more from ")?;
                 match source {
                     Some(source) => source.fmt(f)?,
                     None => f.write_str("unknown sources")?,
@@ -80,10 +80,14 @@ impl fmt::Display for LogEntry {
                 time,
                 packets,
                 not_reported,
-            } => write!(
-                f,
-                "{time} {packets} more from other sources, {not_reported} not reported"
-            ),
+            } => match (packets, not_reported) {
+                (0, missed) => write!(f, "{time:.3} {missed} not logged (rate limit)"),
+                (packets, 0) => write!(f, "{time:.3} {packets} more from other sources"),
+                (packets, missed) => write!(
+                    f,
+                    "{time:.3} {packets} more from other sources, {missed} not logged (rate limit)"
+                ),
+            },
         }
     }
 }

@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
     // The threads of the service start without them.
     if let Err(error) = give_up_unneeded() {
         eprint(format_args!(
-            "warning: {error:#}: the service has more than it needs"
+            "warning: {error:#}: the service keeps more rights than it needs"
         ));
     }
 
@@ -107,9 +107,7 @@ pub(crate) async fn run(context: &Context, args: &PolicyArgs, matches: &ArgMatch
         endpoint.close().await;
     }
     if !have_ended {
-        eprint(
-            "warning: a thread of this process did not end in time: the next command puts its work in order",
-        );
+        eprint("warning: a thread did not end in time: the next command completes its work");
         return Ok(0);
     }
     if *context.config.detach_on_exit {
@@ -141,11 +139,11 @@ fn begin(context: &Context, typed: Result<()>) -> Result<oneshot::Receiver<Resul
 fn report_leaving(context: &Context, guarded: &BTreeSet<u32>) {
     let mut links = guarded.iter().map(|ifindex| context.pins.link(*ifindex));
     eprint(if guarded.is_empty() {
-        "leaving; no interface is guarded: the port is open to everyone"
+        "stopping; no interface is guarded: the ports are open to every source"
     } else if links.all(|link| link.exists()) {
-        "leaving; the filter stays on (`apifence detach` removes it)"
+        "stopping; the filter stays on (`apifence detach` removes it)"
     } else {
-        "warning: leaving; the pins of the filter are gone, so it ends with this process"
+        "warning: stopping; the filter has no pins, so it ends with this process"
     });
 }
 
@@ -321,7 +319,7 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
     if said.is_some() || path.exists() {
         let Some(said) = said.map(|file| file.list()) else {
             eprint(format_args!(
-                "warning: the list of `--authorized-ip-ranges` is not used: `{}` is there, and cannot be read",
+                "warning: `--authorized-ip-ranges` is not used: `{}` exists, but cannot be read",
                 path.display()
             ));
             return Ok(());
@@ -329,7 +327,7 @@ fn write_typed(context: &Context, text: &str) -> Result<()> {
         if said != list {
             let difference = Difference::new(list.entries(), said.entries());
             eprint(format_args!(
-                "warning: `--authorized-ip-ranges` is another list than `{}`, which holds ({difference}): leave the flag out, or `apifence ranges set` its list",
+                "warning: `--authorized-ip-ranges` is not used: `{}` exists and differs ({difference}); leave the flag out, or set its list with `apifence ranges set`",
                 path.display()
             ));
         }

@@ -40,7 +40,7 @@ use crate::{
 const DISK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The message while the first enforcement waits.
-const DEFERRED: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, a protected port belongs to somebody else, or nodes or administrators would be cut";
+const DEFERRED: &str = "monitor mode: nothing is dropped yet: `cluster_cidrs` is not set, another program has a protected port, or enforcing would cut nodes or administrators";
 
 /// The policy of a start.
 pub(crate) struct Start {
@@ -143,7 +143,7 @@ impl Start {
         // The impact of a first enforcement has to be known. Until then: monitor mode.
         let deferral = deferral(context, policy, guarded).unwrap_or_else(|error| {
             Some(format!(
-                "monitor mode: nothing is dropped yet: what enforcement would do cannot be told: {error:#}"
+                "monitor mode: nothing is dropped yet: the effect of enforcing is unknown: {error:#}"
             ))
         });
         if deferral.is_some() {
@@ -212,7 +212,7 @@ fn deferral(context: &Context, policy: &Policy, guarded: &BTreeSet<u32>) -> Resu
 /// Warns that all packets pass, if that is so in `mode`.
 fn warn_if_open(mode: u8) {
     if mode == Mode::Off as u8 {
-        eprint("warning: enforcement is off: everyone passes");
+        eprint("warning: enforcement is off: every source passes");
     } else if mode == Mode::Monitor as u8 {
         eprint(MONITOR);
     }
@@ -313,7 +313,7 @@ fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<Lists>) -> Star
     };
     let reason = match (found.list, found.broken) {
         (Ok(_), None) if found.is_unconfirmed => {
-            "an edit of the files was on trial, and was not confirmed; `systemctl reload apifence` puts them on trial again".to_owned()
+            "an edit of the files was on trial and was not confirmed; `systemctl reload apifence` starts the trial again".to_owned()
         }
         (Ok(lists), None) => {
             start.lists = lists;
@@ -327,7 +327,7 @@ fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<Lists>) -> Star
             start.lists = lists;
             start.settings = found.certain.unwrap_or(start.settings);
             start.fallback = Some(format!(
-                "the list is in force, under the settings that could be read: {broken}"
+                "the list is in force with the readable settings: {broken}"
             ));
             return start;
         }
@@ -364,17 +364,15 @@ fn choose(found: StartInputs, last_good: impl FnOnce() -> Option<Lists>) -> Star
 fn basis_message(basis: Basis, why: &str) -> String {
     match basis {
         Basis::Files => "the files are in force".to_owned(),
-        Basis::LastInForce => format!("the policy last in force holds, not the files: {why}"),
+        Basis::LastInForce => format!("the last good policy is in force, not the files: {why}"),
         Basis::ImplicitSources => {
-            format!("only the implicit sources are let in, for there is no usable list: {why}")
+            format!("only the implicit sources are allowed, because no list is usable: {why}")
         }
         Basis::Fresh => {
-            format!(
-                "monitor mode: nothing is dropped until there is a list that can be used: {why}"
-            )
+            format!("monitor mode: nothing is dropped until there is a usable list: {why}")
         }
         Basis::DefaultSettings => format!(
-            "what flags set before is lost, and what the files do not say is the default (`apifence config` shows it; `systemctl reload apifence` accepts it): {why}"
+            "settings from earlier flags are lost; other settings have their defaults (`apifence config` shows them, `systemctl reload apifence` accepts them): {why}"
         ),
     }
 }
@@ -413,7 +411,7 @@ fn read_lists(context: &Context, max_ranges: u32) -> Result<Lists> {
                 "read ranges file `{}`: no such file",
                 context.global.ranges_file.display()
             ),
-            "`apifence ranges set CIDR,...` writes it",
+            "`apifence init` or `apifence ranges set CIDR,...` writes it",
         ));
     }
     let list = read.lists.union();
@@ -474,7 +472,7 @@ fn in_time<T: Send + 'static>(
                 "read {what}: its disk has not answered for {} s",
                 DISK_TIMEOUT.as_secs()
             ),
-            "it is read again as soon as it can be",
+            "`run` reads it as soon as the disk answers",
         )
     })
 }

@@ -151,14 +151,14 @@ impl Pins {
         let cause = if uid != geteuid().as_raw() && (own || uid != 0) {
             format!("user {uid} owns `{}`", path.display())
         } else if metadata.mode() & 0o022 != 0 && !sticky {
-            format!("others may write to `{}`", path.display())
+            format!("other users can write to `{}`", path.display())
         } else {
             return Ok(());
         };
         Err(UserError::failed(
             format!("open pins in `{}`: {cause}", self.root.display()),
             format!(
-                "pins decide who is let in: look at what is there, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
+                "check its contents, then `chown root {0}` and `chmod 700 {0}`; or name another directory with `--bpffs`",
                 path.display()
             ),
         ))
@@ -237,7 +237,7 @@ impl Pins {
                 layout.replace('-', " "),
                 own_layout().replace('-', " ")
             ),
-            "`apifence attach` takes the filter over without a gap, and so does `systemctl restart apifence`; `apifence detach` removes it",
+            "`apifence attach` or `systemctl restart apifence` takes the filter over without a gap; `apifence detach` removes it",
         ))
     }
 
@@ -416,9 +416,9 @@ impl Pins {
 
     fn explain(&self, verb: &str, error: &io::Error) -> anyhow::Error {
         let way_out = if self.root.to_string_lossy().contains('.') {
-            "bpffs takes no names with a dot in them; name another directory with `--bpffs`"
+            "a name in bpffs cannot have a dot; name another directory with `--bpffs`"
         } else {
-            hint(error, "pins need root and a writable bpffs")
+            hint(error, NEEDS_ROOT)
         };
         UserError::failed(
             format!("{verb} in `{}`: {}", self.root.display(), errno(error)),
@@ -426,6 +426,9 @@ impl Pins {
         )
     }
 }
+
+/// The hint where the kernel refuses access to pins.
+pub const NEEDS_ROOT: &str = "pins need root and a writable bpffs";
 
 /// The version in the name of a layout's directory; `None` unless it is all digits.
 fn layout_version(name: &str) -> Option<&str> {

@@ -31,10 +31,10 @@ pub fn refuse_old() -> Result<()> {
     match version(&release) {
         Some(version) if version < MIN_VERSION => Err(UserError::failed(
             format!(
-                "load program `apifence`: this is Linux {release}, and it needs {} or later",
+                "load program `apifence`: it needs Linux {} or later, and this is {release}",
                 minimum()
             ),
-            "run a newer kernel on this node; nothing was changed",
+            "run a newer kernel on this node; nothing changed",
         )),
         // A release that cannot be parsed is accepted.
         _ => Ok(()),

@@ -82,15 +82,14 @@ impl Health {
 
     /// Why the node may not be guarded as its files say, as far as the process knows.
     pub fn problems(&self) -> Vec<String> {
-        let starting = (!self.started).then(|| "starting: nothing is in force yet".to_owned());
-        let reload = self
-            .reload_error
-            .as_ref()
-            .map(|error| format!("the files are not in force; the policy before stays: {error}"));
+        let starting = (!self.started).then(|| "starting: the files are not compared with the kernel yet; an attached filter stays in force".to_owned());
+        let reload = self.reload_error.as_ref().map(|error| {
+            format!("the files are not in force; the previous policy stays in force: {error}")
+        });
         let drift = self.drift.as_ref().map(|drift| format!("drift: {drift}"));
         let cluster = self.lists.iter().filter(|(name, _)| name.is_of_cluster());
         let cluster = cluster.filter(|(_, list)| !list.usable).map(|(name, _)| {
-            format!("the file `{name}` cannot be used: its last known ranges stay in force")
+            format!("the file `{name}` is invalid: its last good ranges stay in force")
         });
         let fault = (!self.fault.is_empty()).then(|| self.fault.clone());
         [starting, self.fallback.clone(), reload, drift, fault]
@@ -144,14 +143,14 @@ impl Heartbeats {
     /// The failure if the guard hangs: the process cannot keep the port guarded.
     pub fn guard_stall(&self) -> Option<String> {
         self.stalled_for(Loop::Guard, GUARD_LIMIT)
-            .map(|time| format!("the loop that guards the interfaces has not turned for {time} s"))
+            .map(|time| format!("the thread that guards the interfaces has not run for {time} s"))
     }
 
     /// The same for any loop.
     pub fn problems(&self) -> Vec<String> {
         let follower = self
             .stalled_for(Loop::Follower, FOLLOWER_LIMIT)
-            .map(|time| format!("the loop that follows the files has not turned for {time} s"));
+            .map(|time| format!("the thread that follows the files has not run for {time} s"));
         self.guard_stall().into_iter().chain(follower).collect()
     }
 
@@ -177,7 +176,12 @@ mod tests {
     #[test]
     fn complaints_last_until_every_fault_is_fixed() {
         let mut health = Health::default();
-        assert_eq!(health.problems(), ["starting: nothing is in force yet"]);
+        assert_eq!(
+            health.problems(),
+            [
+                "starting: the files are not compared with the kernel yet; an attached filter stays in force"
+            ]
+        );
         health.started = true;
         assert_eq!(health.problems(), [""; 0]);
         for _ in 0..2 {

@@ -108,7 +108,7 @@ async fn serve_at(address: SocketAddr, exporter: Exporter, shutdown: impl Future
             Err(error) if !warned => {
                 eprint(format_args!(
                     "warning: listen on `{address}` for metrics: {}\n\
-                     hint: the filter does not need it, and it is tried again every {} s; `--metrics-listen` takes another address, or `off`",
+                     hint: retried every {} s; the filter works without metrics; `--metrics-listen` sets another address, or `off`",
                     errno(&error),
                     RETRY.as_secs()
                 ));

@@ -144,7 +144,7 @@ impl Difference {
                 None => String::new(),
                 Some(time) => match around(range, time) {
                     Some(outer) => overridden(time, &outer),
-                    None if time <= now => format!(", expired {time}: it lets nobody in"),
+                    None if time <= now => format!(", expired {time}: allows no source"),
                     None => format!(", until {time}"),
                 },
             };
@@ -210,7 +210,7 @@ fn edited(
     let expiry = |entry: Option<&Entry>| entry.and_then(|entry| entry.expires);
     let life = match (expiry(old), expiry(new)) {
         (old, new) if old == new => String::new(),
-        (_, None) => ", its own expiry taken off".to_owned(),
+        (_, None) => ", expiry removed".to_owned(),
         (_, Some(time)) => match around(time) {
             Some(outer) => overridden(time, &outer),
             None => format!(", until {time}"),
@@ -276,7 +276,7 @@ fn overridden(time: Timestamp, outer: &Prefix) -> String {
         Some(until) => format!("until {until}"),
     };
     format!(
-        ", in force for as long as {}, {until}, and not only until {time}",
+        ", stays in force after {time}: inside {}, {until}",
         outer.range
     )
 }
@@ -285,7 +285,7 @@ fn overridden(time: Timestamp, outer: &Prefix) -> String {
 fn life((had, has): (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> String {
     let expired = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
     match (had, has) {
-        (_, Some(time)) if time <= now => format!(", expired {time}: it lets nobody in"),
+        (_, Some(time)) if time <= now => format!(", expired {time}: allows no source"),
         (had, None) if expired(had) => {
             ", in force again, and does not expire (it had expired)".to_owned()
         }
@@ -433,7 +433,7 @@ mod tests {
             (
                 one(at(50)),
                 one(at(5)),
-                "~192.0.2.20/32, expired 1970-01-01T00:00:10Z: it lets nobody in",
+                "~192.0.2.20/32, expired 1970-01-01T00:00:10Z: allows no source",
             ),
             (
                 one(none),
@@ -471,7 +471,7 @@ mod tests {
             words(&before, &after),
             [
                 "+192.0.2.0/24",
-                "~192.0.2.20/32 (contractor), in force for as long as 192.0.2.0/24, which does not expire, and not only until 1970-01-01T00:00:50Z",
+                "~192.0.2.20/32 (contractor), stays in force after 1970-01-01T00:00:50Z: inside 192.0.2.0/24, which does not expire",
             ]
         );
         // The expiry has no effect if the wider range lives longer.
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(
             words(&list(&[("192.0.2.0/24", None), contractor]), &edited),
             [
-                "~192.0.2.20/32, in force for as long as 192.0.2.0/24, which does not expire, and not only until 1970-01-01T00:01:30Z"
+                "~192.0.2.20/32, stays in force after 1970-01-01T00:01:30Z: inside 192.0.2.0/24, which does not expire"
             ]
         );
     }

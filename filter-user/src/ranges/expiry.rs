@@ -28,11 +28,11 @@ pub(super) fn parse_until(text: &str) -> Result<Option<Timestamp>, InputError> {
 /// As of [`parse_until`].
 pub(super) fn parse_time(text: &str) -> Result<Timestamp, InputError> {
     read(text).ok_or_else(|| {
-        let cause = format!("time `{}` is no RFC 3339 time", shown(text));
+        let cause = format!("time `{}` is not in RFC 3339 form", shown(text));
         let hint = match text {
-            _ if text.contains('[') => "leave out what stands in brackets: the offset says it",
+            _ if text.contains('[') => "leave out the zone in brackets: the offset is enough",
             _ if read(&format!("{text}Z")).is_some() => {
-                "an offset is missing: `Z` for UTC, or one like `+01:00`, behind the time"
+                "add an offset after the time: `Z` for UTC, or one like `+01:00`"
             }
             _ => "write it like `2027-01-31T18:00:00Z` or `2027-01-31T18:00:00+01:00`",
         };
@@ -119,19 +119,19 @@ pub fn parse_expiry(text: &str, now: Timestamp) -> Result<Timestamp, InputError>
                 ),
             );
         }
-        (false, Err(_)) => return refuse("is no duration and no RFC 3339 time", LIKE),
+        (false, Err(_)) => return refuse("is not a duration or an RFC 3339 time", LIKE),
     };
     let time = Timestamp::from_second(time.as_second()).unwrap_or(time);
     if time <= now {
         return refuse(
             "is not in the future",
-            "`ranges remove` takes an entry out of the list",
+            "`apifence ranges remove` removes an entry",
         );
     }
     if time >= never() {
         return refuse(
-            "is too far",
-            "the latest is in the year 2499; `never` takes an expiry off",
+            "is too late",
+            "the latest year is 2499; `never` removes an expiry",
         );
     }
     Ok(time)
@@ -186,8 +186,8 @@ mod tests {
         }
         for (text, words) in [
             ("8", "has no unit"),
-            ("1000y", "is too far"),
-            ("tomorrow", "is no duration"),
+            ("1000y", "is too late"),
+            ("tomorrow", "is not a duration"),
             ("-1h", "not in the future"),
         ] {
             let refusal = parse_expiry(text, now()).expect_err(text);
@@ -240,7 +240,7 @@ mod tests {
             parse_time(text).expect_err(text);
         }
         let missing = parse_time("2027-01-31T18:00:00").expect_err("no offset");
-        assert!(missing.hint.contains("an offset is missing"), "{missing:?}");
+        assert!(missing.hint.contains("add an offset"), "{missing:?}");
         assert_eq!(parse_until("9999-12-31T23:59:59Z"), Ok(None));
         assert_eq!(
             parse_until("2499-12-31T23:59:59Z").map(|time| time.is_some()),

@@ -62,14 +62,25 @@ impl Fault {
         match self {
             Self::Time(refusal) => refusal,
             Self::Hidden => hidden(text).unwrap_or_else(|| hidden_in_comment(text, comment)),
-            _ if fields.count() > 1 || read_range(second.trim_end_matches([',', ';'])).is_some() => {
-                InputError::new("the line holds more than one range", "write one range a line")
+            _ if fields.count() > 1
+                || read_range(second.trim_end_matches([',', ';'])).is_some() =>
+            {
+                InputError::new(
+                    "the line holds more than one range",
+                    "write one range on each line",
+                )
             }
-            Self::Range => parse_range(words[0]).err().unwrap_or_else(only_implicit_with_others),
+            Self::Range => parse_range(words[0])
+                .err()
+                .unwrap_or_else(only_implicit_with_others),
             Self::Word(index) => together(&words[..words.len().min(3)]).unwrap_or_else(|| {
                 InputError::new(
-                    format!("`{}` behind `{}` is not understood", shown(words[index]), shown(words[0])),
-                    "one range a line, then `expires=TIME`, then a comment behind `#`; each can be left out but the range",
+                    format!(
+                        "unknown word `{}` after `{}`",
+                        shown(words[index]),
+                        shown(words[0])
+                    ),
+                    "a line is: RANGE [expires=TIME] [# comment]",
                 )
             }),
         }
@@ -83,10 +94,10 @@ fn hidden_in_comment(text: &str, comment: Option<&str>) -> InputError {
     let (column, letter) = found.next().unwrap_or_default();
     InputError::new(
         format!(
-            "the comment has a character in column {column} that ends a line elsewhere: {}",
+            "the comment has a character in column {column} that ends a line in other programs: {}",
             code(letter)
         ),
-        "is what follows it a comment, too? end each line with a line feed alone",
+        "end each line with a line feed; check that the rest is a comment, too",
     )
 }
 
@@ -126,29 +137,35 @@ mod tests {
         for (text, words) in [
             (
                 "10.0.0.0/8\u{200b}\n",
-                "column 11: U+200B (zero width space)",
+                "column 11 has a hidden character: U+200B (zero width space)",
             ),
             (
                 "10.0.0.0/8\u{a0}# office\n",
-                "column 11: U+00A0 (no-break space)",
+                "column 11 has a hidden character: U+00A0 (no-break space)",
             ),
-            ("10.0.0.0/8\0\0\0\n", "column 11: U+0000 (NUL)"),
+            (
+                "10.0.0.0/8\0\0\0\n",
+                "column 11 has a hidden character: U+0000 (NUL)",
+            ),
             (
                 "\u{202e}10.0.0.0/8\n",
-                "column 1: U+202E (writing direction)",
+                "column 1 has a hidden character: U+202E (writing direction)",
             ),
-            ("\u{1b}[31m10.0.0.0/8\n", "column 1: U+001B (escape)"),
+            (
+                "\u{1b}[31m10.0.0.0/8\n",
+                "column 1 has a hidden character: U+001B (escape)",
+            ),
             (
                 "10.0.0.0/8\r192.0.2.0/24\r",
-                "column 11: U+000D (carriage return)",
+                "column 11 has a hidden character: U+000D (carriage return)",
             ),
             (
                 "# office\r10.0.0.0/8\r",
-                "column 9 that ends a line elsewhere: U+000D",
+                "column 9 that ends a line in other programs: U+000D",
             ),
             (
                 "10.0.0.0/8 # office\0\0",
-                "column 20 that ends a line elsewhere: U+0000",
+                "column 20 that ends a line in other programs: U+0000",
             ),
         ] {
             let faults = RangesFile::parse(text).expect_err(text);
@@ -181,17 +198,17 @@ mod tests {
             (
                 "10.0.0.0/8, 192.0.2.0/24\n",
                 "more than one",
-                "write one range a line",
+                "write one range on each line",
             ),
             (
                 "10.0.0.0/8,192.0.2.0/24\n",
                 "more than one",
-                "write one range a line",
+                "write one range on each line",
             ),
             (
                 "10.0.0.0/8 192.0.2.0/24\n",
                 "more than one",
-                "write one range a line",
+                "write one range on each line",
             ),
             ("10.0.0.0/8, # office\n", "punctuation", "`10.0.0.0/8`"),
         ] {

@@ -83,20 +83,18 @@ impl Size {
         pairs.into_iter().find_map(|(what, before, now)| {
             let change = now.abs_diff(before).saturating_mul(100);
             (change > before.saturating_mul(u128::from(most))).then(|| {
-                format!(
-                    "it has {now} {what} in place of {before}, which is more than {most} % away"
-                )
+                format!("it has {now} {what} instead of {before}, a change of more than {most} %")
             })
         })
     }
 
-    /// A remark on a list that lets in so many that anybody may be among them.
+    /// A remark on a list that allows so many addresses that anyone may have one of them.
     pub fn remark(self) -> Option<String> {
         /// A /12: the largest networks of single organisations are about as large.
         const MANY: u128 = 1 << 20;
         (self.ipv4 >= MANY).then(|| {
             format!(
-                "note: the list admits {} IPv4 addresses, {:.1} % of all: where they are for rent, anybody may get one",
+                "note: the list allows {} IPv4 addresses, {:.1} % of all: if a provider rents them out, anyone can get one",
                 Millions(self.ipv4),
                 self.ipv4 as f64 * 100.0 / 2_f64.powi(32)
             )
@@ -147,15 +145,11 @@ mod tests {
         let before = size("192.0.2.0/24\n198.51.100.0/24\n2001:db8::/48\n");
         assert_eq!(before.changed_too_much(before, 0), None);
         for (text, most, want) in [
-            (
-                "192.0.2.0/24\n2001:db8::/48\n",
-                20,
-                "2 ranges in place of 3",
-            ),
+            ("192.0.2.0/24\n2001:db8::/48\n", 20, "2 ranges instead of 3"),
             (
                 "192.0.2.0/24\n198.51.100.0/23\n2001:db8::/48\n",
                 20,
-                "768 IPv4 addresses in place of 512",
+                "768 IPv4 addresses instead of 512",
             ),
             (
                 "192.0.2.0/24\n198.51.100.0/24\n2001:db8::/47\n",

@@ -160,8 +160,8 @@ impl RangesFile {
             faults.push_always(
                 0,
                 InputError::new(
-                    "it holds no range",
-                    format!("write a range, `{NO_SOURCE}` to let nobody in, or the word `{OFF}` to switch enforcement off"),
+                    "the file has no range",
+                    format!("write a range; or `{NO_SOURCE}` to allow only the implicit sources; or the word `{OFF}` to switch enforcement off"),
                 ),
             );
         }
@@ -333,7 +333,7 @@ fn cut_last_line(text: &str, last: Option<&Line>) -> Option<InputError> {
                 "range `{}` may be cut short: the file ends within its line",
                 entry.range
             ),
-            "end the last line with a line feed if the range is meant",
+            "if the range is complete, end its line with a line feed",
         )
     })
 }
@@ -345,7 +345,7 @@ fn misplaced_switch(switches: &[(usize, Line)], has_ranges: bool) -> Option<(usi
     let has_company = has_ranges || find(|line| matches!(line, Line::NoSource(_))).is_some();
     if let Some((number, _)) = off.filter(|_| has_company) {
         let fault = InputError::new(
-            format!("the word `{OFF}` stands beside ranges"),
+            format!("the file has the word `{OFF}` and ranges"),
             format!(
                 "remove `{OFF}` to enforce the ranges, or the ranges to switch enforcement off"
             ),
@@ -355,8 +355,8 @@ fn misplaced_switch(switches: &[(usize, Line)], has_ranges: bool) -> Option<(usi
     let (number, line) = switches.first().filter(|_| has_ranges)?;
     let fault = match line.text().trim_start().starts_with(EMPTY) {
         true => InputError::new(
-            format!("the word `{EMPTY}` stands beside ranges"),
-            format!("remove `{EMPTY}` to let the ranges in, or the ranges to let none of them in"),
+            format!("the file has the word `{EMPTY}` and ranges"),
+            format!("remove `{EMPTY}` to allow the ranges, or the ranges to allow none of them"),
         ),
         false => only_implicit_with_others(),
     };

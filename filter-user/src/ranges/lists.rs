@@ -95,7 +95,7 @@ impl FromStr for ListName {
         match is_name {
             true => Ok(Self(text.to_owned())),
             false => Err(
-                "a name of a list has letters, digits, `-` and `_`, at most 64; with that of its directory and a dot before it, at most 63"
+                "the name of a list has letters, digits, `-` and `_`, at most 64; with its directory's name and a dot in front, at most 63"
                     .to_owned(),
             ),
         }

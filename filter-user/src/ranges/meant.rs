@@ -69,15 +69,12 @@ pub(super) fn hidden(text: &str) -> Option<InputError> {
     let clean: String = text.chars().filter(|letter| !unseen(letter)).collect();
     let clean = clean.trim();
     let hint = match letter {
-        '\r' => "end each line with a line feed: `tr '\\r' '\\n'` does it".to_owned(),
-        _ if parse_range(clean).is_ok() => format!("write it anew without that: `{clean}`"),
-        _ => "delete it, or write the line anew".to_owned(),
+        '\r' => "end each line with a line feed: `tr '\\r' '\\n' < FILE`".to_owned(),
+        _ if parse_range(clean).is_ok() => format!("write `{clean}`"),
+        _ => "delete it, or write the line again".to_owned(),
     };
     Some(InputError::new(
-        format!(
-            "a character that cannot be seen stands in column {column}: {}",
-            code(letter)
-        ),
+        format!("column {column} has a hidden character: {}", code(letter)),
         hint,
     ))
 }
@@ -96,9 +93,9 @@ pub(super) fn quoted(bare: &[&str]) -> InputError {
     let hint = if bare.len() <= MAX_NAMED {
         format!("`{}`", bare.join(","))
     } else {
-        "leave them out, and type the ranges with commas in between".to_owned()
+        "leave them out; separate ranges with commas".to_owned()
     };
-    InputError::new("quotes or brackets stand around the ranges", hint)
+    InputError::new("the ranges are in quotes or brackets", hint)
 }
 
 /// The refusal of words that mean something only together, such as a network and its mask; `None`
@@ -115,14 +112,14 @@ pub(super) fn explain(text: &str) -> InputError {
     if text.trim().is_empty() {
         return InputError::new(
             "a range is empty",
-            "is a variable unset, or a comma too many? write a range like `198.51.100.0/24` or `2001:db8:aa::/48`",
+            "check for an unset variable or an extra comma; a range looks like `198.51.100.0/24` or `2001:db8:aa::/48`",
         );
     }
     let range = TypedRange(text);
     if text == ME || text.starts_with("me/") {
         return range.is(
-            "is a word for the command line",
-            "`apifence ranges add me` adds the address that your SSH session comes from; in a file write the address",
+            "works only on the command line",
+            "`apifence ranges add me` adds the address of your SSH session; in a file, write the address",
         );
     }
     if let Some(refusal) = hidden(text) {
@@ -137,7 +134,7 @@ pub(super) fn explain(text: &str) -> InputError {
         .or_else(|| range.with_another_length())
         .or_else(|| range.numbers())
         .or_else(|| range.word())
-        .unwrap_or_else(|| range.is("is no IP address or CIDR", LIKE))
+        .unwrap_or_else(|| range.is("is not an IP address or CIDR", LIKE))
 }
 
 /// A text that was meant as a range.
@@ -146,7 +143,7 @@ pub(super) struct TypedRange<'a>(pub(super) &'a str);
 
 impl TypedRange<'_> {
     pub(super) fn is(self, what: &str, hint: impl Into<String>) -> InputError {
-        InputError::new(format!("range `{}` {what}", shown(self.0)), hint)
+        InputError::new(format!("`{}` {what}", shown(self.0)), hint)
     }
 
     /// The refusal with `corrected` as the hint; if that is not valid either, the refusal of it.
@@ -160,7 +157,7 @@ impl TypedRange<'_> {
     fn with_a_port(self) -> Option<InputError> {
         let what = "has a port";
         let hint = |range: &str| {
-            format!("`{range}`; sources have no port, and `--port` names the protected ones")
+            format!("write `{range}`: a range has no port; `--port` sets the protected ports")
         };
         if let Ok(socket) = self.0.parse::<SocketAddr>() {
             return Some(self.is(what, hint(&socket.ip().to_string())));
@@ -236,7 +233,7 @@ impl TypedRange<'_> {
             (IpAddr::V6(first), IpAddr::V6(last)) => Ipv6Subnets::new(first, last, 0)
                 .map(|range| range.to_string())
                 .collect(),
-            _ => return Some(self.is("has two families", LIKE)),
+            _ => return Some(self.is("mixes IPv4 and IPv6", LIKE)),
         };
         let first = cidrs
             .iter()
@@ -259,7 +256,7 @@ impl TypedRange<'_> {
             .split_once('/')
             .map_or(String::new(), |(_, len)| format!("/{len}"));
         Some(self.corrected(
-            "names an interface, which no packet carries",
+            "names an interface, which packets do not carry",
             &format!("{address}{len}"),
         ))
     }
@@ -280,7 +277,7 @@ impl TypedRange<'_> {
         if digits.parse::<u8>().is_ok_and(|len| len <= max)
             && digits.bytes().all(|digit| digit.is_ascii_digit())
         {
-            let what = format!("has the prefix length {digits} in an odd form");
+            let what = format!("has the prefix length {digits} in an unusual form");
             return Some(self.corrected(&what, &format!("{text}/{digits}")));
         }
         let like = match address {
@@ -292,7 +289,7 @@ impl TypedRange<'_> {
             }
             _ => format!("`{address}/{max}` for one host"),
         };
-        Some(self.is(&format!("has no prefix length from 0 to {max}"), like))
+        Some(self.is(&format!("needs a prefix length from 0 to {max}"), like))
     }
 
     fn with_a_mask(self, address: IpAddr, mask: &str) -> Option<InputError> {
@@ -312,24 +309,21 @@ impl TypedRange<'_> {
             // Ambiguous: all addresses or one, as a network mask and as a wildcard mask.
             (Some(_), Some(_)) if unspecified != (bits == 0) => {
                 let hint = format!(
-                    "write the prefix length: `{NO_SOURCE}` for nobody, `{address}/0` for everyone"
+                    "write the prefix length: `{NO_SOURCE}` for no source, `{address}/0` for every source"
                 );
                 let hint = if unspecified {
                     hint
                 } else {
                     format!("`{address}/{width}` for one host")
                 };
-                return Some(self.is("has a mask that can mean two things", hint));
+                return Some(self.is("has an ambiguous mask", hint));
             }
             (Some(len), Some(_)) if unspecified => ("has a network mask", len),
             (Some(_), Some(_)) => ("has a network mask", width),
             (Some(len), None) => ("has a network mask", len),
             (None, Some(len)) => ("has a wildcard mask", len),
             (None, None) => {
-                return Some(self.is(
-                    "has a mask with holes in it",
-                    "write CIDRs, one for each part",
-                ));
+                return Some(self.is("has a mask with gaps", "write CIDRs, one for each part"));
             }
         };
         Some(self.corrected(what, &format!("{address}/{len}")))
@@ -361,19 +355,22 @@ impl TypedRange<'_> {
             if parts.len() == 1 {
                 return Some(self.is("is a number", LIKE));
             }
-            let what = format!("has the number {}, and each is from 0 to 255", shown(part));
+            let what = format!(
+                "has the number {}; each number is from 0 to 255",
+                shown(part)
+            );
             return Some(self.is(&what, LIKE));
         }
         if parts.len() < 4 {
             let zeros = [&parts[..], &vec!["0"; 4 - parts.len()]].concat().join(".");
-            let what = format!("has {} of the four numbers of an address", parts.len());
+            let what = format!("has only {} of the four numbers of an address", parts.len());
             return Some(match &*len {
                 "" => self.is(
                     &what,
-                    "write all four, and a prefix length, like `198.51.100.0/24`",
+                    "write all four and a prefix length, like `198.51.100.0/24`",
                 ),
                 "/0" if zeros == "0.0.0.0" => {
-                    self.is(&what, "`0.0.0.0/0`, which lets every IPv4 source in")
+                    self.is(&what, "write `0.0.0.0/0` to allow every IPv4 source")
                 }
                 len => self.corrected(&what, &format!("{zeros}{len}")),
             });
@@ -405,9 +402,6 @@ impl TypedRange<'_> {
             }
             _ => format!("`{decimal}`"),
         };
-        Some(self.is(
-            "has numbers with leading zeros, which some programs read as octal",
-            hint,
-        ))
+        Some(self.is("has leading zeros, which some programs read as octal", hint))
     }
 }

@@ -28,8 +28,17 @@ pub use self::{
     typed::{is_blank, join, parse_list, parse_ranges, typed_items},
 };
 
+use indicatif::HumanCount;
 use ipnet::IpNet;
 use jiff::Timestamp;
+
+/// `1 range`, `12,431 ranges`.
+pub fn in_ranges(count: usize) -> String {
+    match count {
+        1 => "1 range".to_owned(),
+        count => format!("{} ranges", HumanCount(count as u64)),
+    }
+}
 
 /// The user's list.
 #[derive(Clone, Debug, PartialEq, Eq)]

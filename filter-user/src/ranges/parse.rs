@@ -92,8 +92,8 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
             };
             if inside(0, 0, 0, 0, 8) {
                 never(
-                    "unspecified, no source of packets",
-                    "`0.0.0.0/32` alone lets nobody in but the implicit sources; `0.0.0.0/0` is everyone",
+                    "unspecified, which is never a source",
+                    "`0.0.0.0/32` alone allows only the implicit sources; `0.0.0.0/0` allows every IPv4 source",
                 )
             } else if inside(127, 0, 0, 0, 8) {
                 never(
@@ -101,7 +101,7 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
                     "leave it out: loopback traffic never passes the filter",
                 )
             } else if inside(224, 0, 0, 0, 4) {
-                never("multicast, no source of packets", "leave it out")
+                never("multicast, which is never a source", "leave it out")
             } else {
                 Ok(())
             }
@@ -111,8 +111,8 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
                 |address: Ipv6Addr, len| Ipv6Net::new_assert(address, len).contains(&range);
             if inside(Ipv6Addr::UNSPECIFIED, 128) {
                 never(
-                    "unspecified, no source of packets",
-                    "`0.0.0.0/32` alone lets nobody in but the implicit sources; `::/0` is everyone",
+                    "unspecified, which is never a source",
+                    "`0.0.0.0/32` alone allows only the implicit sources; `::/0` allows every IPv6 source",
                 )
             } else if inside(Ipv6Addr::LOCALHOST, 128) {
                 never(
@@ -120,13 +120,13 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
                     "leave it out: loopback traffic never passes the filter",
                 )
             } else if inside(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8) {
-                never("multicast, no source of packets", "leave it out")
+                never("multicast, which is never a source", "leave it out")
             } else if inside(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96) {
                 let [.., a, b, c, d] = range.network().octets();
                 let mapped =
                     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), range.prefix_len() - 96);
                 never(
-                    "IPv4-mapped, which no packet carries",
+                    "IPv4-mapped, which packets do not carry",
                     &format!("write its IPv4 form, `{mapped}`"),
                 )
             } else {
@@ -139,8 +139,8 @@ fn refuse_impossible(text: &str, range: IpNet) -> Result<(), InputError> {
 /// The refusal of `0.0.0.0/32` next to other ranges.
 pub(super) fn only_implicit_with_others() -> InputError {
     InputError::new(
-        format!("range `{NO_SOURCE}` means nobody, and stands beside other ranges"),
-        format!("leave `{NO_SOURCE}` out, or let it stand alone"),
+        format!("range `{NO_SOURCE}` allows no source, but the list has other ranges"),
+        format!("remove `{NO_SOURCE}`, or the other ranges"),
     )
 }
 
@@ -252,14 +252,14 @@ mod tests {
         ),
         (
             "198.51.100.7/0.0.0.0",
-            "two things",
+            "ambiguous mask",
             "`198.51.100.7/32` for one host",
         ),
         ("0.0.0.0/0.0.0.0", "network mask", "`0.0.0.0/0`"),
         (
             "0.0.0.0/255.255.255.255",
-            "two things",
-            "write the prefix length: `0.0.0.0/32` for nobody, `0.0.0.0/0` for everyone",
+            "ambiguous mask",
+            "write the prefix length: `0.0.0.0/32` for no source, `0.0.0.0/0` for every source",
         ),
         (
             "198.51.100.0/0.0.0.255",
@@ -268,13 +268,13 @@ mod tests {
         ),
         (
             "198.51.100.0/255.0.255.0",
-            "holes",
+            "mask with gaps",
             "write CIDRs, one for each part",
         ),
         ("2001:db8::/ffff:ffff::", "network mask", "`2001:db8::/32`"),
-        ("198.51.100.0/024", "odd form", "`198.51.100.0/24`"),
-        ("10.0.0.0/+8", "odd form", "`10.0.0.0/8`"),
-        ("0.0.0.0/00", "odd form", "`0.0.0.0/0`"),
+        ("198.51.100.0/024", "unusual form", "`198.51.100.0/24`"),
+        ("10.0.0.0/+8", "unusual form", "`10.0.0.0/8`"),
+        ("0.0.0.0/00", "unusual form", "`0.0.0.0/0`"),
         ("198.51.100.0/24,", "punctuation", "`198.51.100.0/24`"),
         ("198.51.100.0/24;", "punctuation", "`198.51.100.0/24`"),
         ("\"198.51.100.0/24\"", "punctuation", "`198.51.100.0/24`"),
@@ -324,17 +324,17 @@ mod tests {
         (
             "198.51.100.7:443",
             "port",
-            "`198.51.100.7`; sources have no port, and `--port` names the protected ones",
+            "write `198.51.100.7`: a range has no port; `--port` sets the protected ports",
         ),
         (
             "[2001:db8::1]:443",
             "port",
-            "`2001:db8::1`; sources have no port, and `--port` names the protected ones",
+            "write `2001:db8::1`: a range has no port; `--port` sets the protected ports",
         ),
         (
             "198.51.100.0/24:443",
             "port",
-            "`198.51.100.0/24`; sources have no port, and `--port` names the protected ones",
+            "write `198.51.100.0/24`: a range has no port; `--port` sets the protected ports",
         ),
         ("fe80::1%eth0", "interface", "`fe80::1`"),
         ("fe80::%eth0/64", "interface", "`fe80::/64`"),
@@ -349,12 +349,12 @@ mod tests {
         (
             "0/0",
             "1 of the four",
-            "`0.0.0.0/0`, which lets every IPv4 source in",
+            "write `0.0.0.0/0` to allow every IPv4 source",
         ),
         (
             "10.1",
             "2 of the four",
-            "write all four, and a prefix length, like `198.51.100.0/24`",
+            "write all four and a prefix length, like `198.51.100.0/24`",
         ),
         ("198.51.100.*", "wildcard", "`198.51.100.0/24`"),
         (
@@ -367,11 +367,7 @@ mod tests {
             "punctuation",
             "leave it out: loopback traffic never passes the filter",
         ),
-        (
-            "10.0.0.0\u{200b}/8",
-            "U+200B",
-            "write it anew without that: `10.0.0.0/8`",
-        ),
+        ("10.0.0.0\u{200b}/8", "U+200B", "write `10.0.0.0/8`"),
     ];
 
     /// Input without a probable range, and a word of the cause.
@@ -382,19 +378,19 @@ mod tests {
         ("AzureCloud.westeurope", "provider"),
         ("AWS", "provider"),
         ("sg-0123abcd", "provider"),
-        ("@nodes", "name for sources"),
+        ("@nodes", "is a preset"),
         ("https://vpn.example.com/x", "URL"),
         ("00:1a:2b:3c:4d:5e", "MAC"),
         ("001a.2b3c.4d5e", "MAC"),
-        ("*", "everyone"),
-        ("any", "everyone"),
-        ("ALL", "everyone"),
+        ("*", "every source"),
+        ("any", "every source"),
+        ("ALL", "every source"),
         ("localhost", "loopback"),
         ("disabled", "off switch"),
         ("256.1.1.1", "the number 256"),
         ("3232235777", "is a number"),
-        ("192.0.2.1-2001:db8::1", "two families"),
-        ("2001:db8:1:2:3:4:5:6:7", "no IPv6 address"),
+        ("192.0.2.1-2001:db8::1", "IPv4 and IPv6"),
+        ("2001:db8:1:2:3:4:5:6:7", "not an IPv6 address"),
     ];
 
     #[test]

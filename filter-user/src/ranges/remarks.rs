@@ -24,7 +24,7 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
     let mut ranges: Vec<IpNet> = entries.iter().map(|entry| entry.range).collect();
     ranges.sort_unstable();
     for range in ranges.iter().filter(|range| range.prefix_len() == 0) {
-        remark(&|| format!("warning: `{range}` lets every source of its family in"));
+        remark(&|| format!("warning: `{range}` allows every {} source", family(range)));
     }
     for text in coverage_remarks(&ranges) {
         remark(&|| text.clone());
@@ -52,6 +52,14 @@ pub fn remarks(entries: &[Entry], new: impl Fn(&IpNet) -> bool) -> Vec<String> {
         remarks.push(format!("note: and {more} more like these"));
     }
     remarks
+}
+
+/// The name of a range's family.
+const fn family(range: &IpNet) -> &'static str {
+    match range {
+        IpNet::V4(_) => "IPv4",
+        IpNet::V6(_) => "IPv6",
+    }
 }
 
 /// The number of distinct ranges.
@@ -123,13 +131,13 @@ fn coverage_remarks(ranges: &[IpNet]) -> Vec<String> {
     let count = size(&v4) - public.iter().map(|block| common(&v4, *block)).sum::<u128>();
     if is_every_v4(&v4) {
         reach.push(
-            "warning: together these ranges let every IPv4 source in, as `0.0.0.0/0` does"
+            "warning: together these ranges allow every IPv4 source, as `0.0.0.0/0` does"
                 .to_owned(),
         );
     } else if count > MANY_V4 {
         let percent = count as f64 * 100.0 / (all - special) as f64;
         reach.push(format!(
-            "{}: the list lets {} public IPv4 addresses in, {percent:.1} % of all",
+            "{}: the list allows {} public IPv4 addresses, {percent:.1} % of all",
             if percent >= 50.0 { "warning" } else { "note" },
             rounded(count)
         ));
@@ -137,11 +145,11 @@ fn coverage_remarks(ranges: &[IpNet]) -> Vec<String> {
     let networks = common(&v6, PUBLIC_V6) >> 96;
     if covers(&v6, &PUBLIC_V6) {
         reach.push(
-            "warning: together these ranges let every IPv6 source in, as `::/0` does".to_owned(),
+            "warning: together these ranges allow every IPv6 source, as `::/0` does".to_owned(),
         );
     } else if networks > MANY_V6 {
         reach.push(format!(
-            "note: the list lets as many public IPv6 addresses in as {networks} networks of /32, each of which is a provider's"
+            "note: the list allows as many public IPv6 addresses as {networks} networks of /32, the size of a provider"
         ));
     }
     reach
@@ -253,8 +261,8 @@ mod tests {
 
     #[test]
     fn a_list_that_lets_everyone_in_says_so_however_it_is_written() {
-        let v4 = "warning: together these ranges let every IPv4 source in, as `0.0.0.0/0` does";
-        let v6 = "warning: together these ranges let every IPv6 source in, as `::/0` does";
+        let v4 = "warning: together these ranges allow every IPv4 source, as `0.0.0.0/0` does";
+        let v6 = "warning: together these ranges allow every IPv6 source, as `::/0` does";
         for (ranges, want) in [
             (&["0.0.0.0/1", "128.0.0.0/1"][..], v4),
             (&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3"], v4),
@@ -276,11 +284,11 @@ mod tests {
         }
         assert_eq!(
             reach_of(&["0.0.0.0/0"]),
-            ["warning: `0.0.0.0/0` lets every source of its family in"]
+            ["warning: `0.0.0.0/0` allows every IPv4 source"]
         );
         assert_eq!(
             reach_of(&["::/0"]),
-            ["warning: `::/0` lets every source of its family in"]
+            ["warning: `::/0` allows every IPv6 source"]
         );
     }
 
@@ -303,23 +311,23 @@ mod tests {
         for (ranges, want) in [
             (
                 &["13.0.0.0/8", "52.0.0.0/9"][..],
-                "note: the list lets 25 million public IPv4 addresses in, 0.7 % of all",
+                "note: the list allows 25 million public IPv4 addresses, 0.7 % of all",
             ),
             (
                 &["13.0.0.0/8", "13.1.0.0/16"],
-                "note: the list lets 17 million public IPv4 addresses in, 0.5 % of all",
+                "note: the list allows 17 million public IPv4 addresses, 0.5 % of all",
             ),
             (
                 &["13.0.0.0/11"],
-                "note: the list lets 2.1 million public IPv4 addresses in, 0.1 % of all",
+                "note: the list allows 2.1 million public IPv4 addresses, 0.1 % of all",
             ),
             (
                 &["0.0.0.0/1"],
-                "warning: the list lets 2.1 billion public IPv4 addresses in, 56.5 % of all",
+                "warning: the list allows 2.1 billion public IPv4 addresses, 56.5 % of all",
             ),
             (
                 &["2600::/20"],
-                "note: the list lets as many public IPv6 addresses in as 4096 networks of /32, each of which is a provider's",
+                "note: the list allows as many public IPv6 addresses as 4096 networks of /32, the size of a provider",
             ),
         ] {
             assert_eq!(reach_of(ranges), [want], "{ranges:?}");

@@ -13,7 +13,7 @@ pub fn not_text(bytes: &[u8]) -> Option<InputError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refuse(
             "this is UTF-16, not UTF-8 text".to_owned(),
-            "save it as UTF-8: `iconv -f UTF-16 -t UTF-8` does it",
+            "save it as UTF-8: `iconv -f UTF-16 -t UTF-8 FILE`",
         );
     }
     if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(b"PK\x03\x04") {
@@ -21,8 +21,10 @@ pub fn not_text(bytes: &[u8]) -> Option<InputError> {
     }
     if let Some(encoding) = every_other_zero(bytes) {
         return refuse(
-            format!("this looks like {encoding} without its mark: every other byte is zero"),
-            &format!("save it as UTF-8: `iconv -f {encoding} -t UTF-8` does it"),
+            format!(
+                "this looks like {encoding} without a byte order mark: every other byte is zero"
+            ),
+            &format!("save it as UTF-8: `iconv -f {encoding} -t UTF-8 FILE`"),
         );
     }
     let error = std::str::from_utf8(bytes).err()?;
@@ -30,8 +32,8 @@ pub fn not_text(bytes: &[u8]) -> Option<InputError> {
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
     let byte = bytes[error.valid_up_to()];
     refuse(
-        format!("it is no UTF-8 text: line {line} holds the byte 0x{byte:02X}"),
-        "save it as UTF-8, one range a line",
+        format!("this is not UTF-8 text: line {line} has the byte 0x{byte:02X}"),
+        "save it as UTF-8, with one range on each line",
     )
 }
 
@@ -58,7 +60,7 @@ pub(super) fn detect_format(text: &str) -> Option<InputError> {
     let first = *lines.first()?;
     let refuse = |what: &str, hint: &str| {
         Some(InputError::new(
-            format!("this looks like {what}; apifence takes one CIDR a line"),
+            format!("this looks like {what}; apifence needs one CIDR on each line"),
             hint,
         ))
     };
@@ -72,31 +74,31 @@ pub(super) fn detect_format(text: &str) -> Option<InputError> {
     if is_section(first) || is_key(first, '=') {
         return refuse(
             "a settings file",
-            "the settings are in another file, which `--config` names",
+            "settings belong in the config file (`--config`)",
         );
     }
     if first.starts_with('{') || first.starts_with('[') && !is_address(first) {
         return refuse(
             "JSON",
-            "`jq -r '.. | strings | select(test(\"^[0-9a-fA-F.:]+/[0-9]+$\"))' FILE` prints the CIDRs in it: look at them before they are set",
+            "`jq -r '.. | strings | select(test(\"^[0-9a-fA-F.:]+/[0-9]+$\"))' FILE` prints its CIDRs: check them before you set them",
         );
     }
     if first.starts_with("<<<<<<<") {
         return refuse(
-            "a merge that was not finished",
-            "choose one side of each conflict, and take the lines with `<<<<<<<`, `=======` and `>>>>>>>` out",
+            "an unfinished merge",
+            "choose one side of each conflict and delete the lines with `<<<<<<<`, `=======` and `>>>>>>>`",
         );
     }
     if first.starts_with('<') {
         return refuse(
-            "HTML or XML, as a page with an error is",
-            "look at what was downloaded, and from where",
+            "HTML or XML, perhaps an error page",
+            "check the download and its address",
         );
     }
     if first == "---" || first.starts_with("- ") || is_key(first, ':') {
         return refuse(
             "YAML",
-            "`sed -n 's/^ *- *//p' FILE` prints the items of its lists: look at them before they are set",
+            "`sed -n 's/^ *- *//p' FILE` prints its list items: check them before you set them",
         );
     }
     fields(&lines).then(csv)
@@ -104,7 +106,7 @@ pub(super) fn detect_format(text: &str) -> Option<InputError> {
 
 fn csv() -> InputError {
     InputError::new(
-        "this looks like CSV; apifence takes one CIDR a line",
+        "this looks like CSV; apifence needs one CIDR on each line",
         "`cut -d, -f1 FILE` prints its first column",
     )
 }
@@ -182,7 +184,7 @@ mod tests {
             ),
             (
                 "<<<<<<< HEAD\n192.0.2.1\n=======\n192.0.2.2\n>>>>>>> theirs\n",
-                "a merge that was not finished",
+                "an unfinished merge",
             ),
             ("mode = \"enforce\"\nports = [443]\n", "settings file"),
             ("[settings]\nmode = \"enforce\"\n", "settings file"),
@@ -242,7 +244,7 @@ mod tests {
             (utf16(false, false), "UTF-16"),
             (
                 b"10.0.0.0/8 # ok\n192.0.2.0/24 # caf\xe9\n".to_vec(),
-                "line 2 holds the byte 0xE9",
+                "line 2 has the byte 0xE9",
             ),
             (vec![0x1f, 0x8b, 8, 0], "compressed"),
         ] {

@@ -34,7 +34,7 @@ impl TypedRange<'_> {
         }
         if is_mac(self.0) {
             return Some(self.is(
-                "is a MAC address, which a router does not pass on",
+                "is a MAC address; routers do not forward those",
                 "write the IP address of the host, or its network",
             ));
         }
@@ -43,8 +43,8 @@ impl TypedRange<'_> {
         }
         if lower.starts_with('@') {
             return Some(self.is(
-                "is a name for sources, not a range",
-                "`cluster_cidrs` takes such names; here, write the CIDRs (`kubectl get nodes -o wide` shows addresses)",
+                "is a preset, not a range",
+                "presets work in `cluster_cidrs`; here, write CIDRs (`kubectl get nodes -o wide` shows addresses)",
             ));
         }
         let name = lower.split('/').next().unwrap_or_default();
@@ -63,12 +63,17 @@ impl TypedRange<'_> {
         if ids || !is_host && PROVIDERS.iter().any(|provider| name.starts_with(provider)) {
             return Some(self.is(
                 "is a provider's name for addresses",
-                "write the CIDRs that the provider publishes for it",
+                "write the CIDRs that the provider publishes",
             ));
         }
         let hex = |part: &str| part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
         if name.contains(':') {
-            return name.split(':').all(hex).then(|| self.is("is no IPv6 address", "an IPv6 address has eight groups, or `::` in place of some: `2001:db8:aa::/48`"));
+            return name.split(':').all(hex).then(|| {
+                self.is(
+                    "is not an IPv6 address",
+                    "an IPv6 address has eight groups, or `::` instead of some: `2001:db8:aa::/48`",
+                )
+            });
         }
         if name.starts_with("0x") {
             return None;
@@ -82,18 +87,18 @@ impl TypedRange<'_> {
             "*" | "any" | "all" | "everyone" | "everything" | "internet" | "any4" | "any6"
             | "*/0" => {
                 Some(self.is(
-                    "is a word for everyone",
-                    "`0.0.0.0/0` and `::/0` let everyone in; `apifence ranges clear` switches enforcement off",
+                    "is not a range, but a word for every source",
+                    "`0.0.0.0/0` and `::/0` allow every source; `apifence ranges clear` switches enforcement off",
                 ))
             }
             "none" | "nobody" | "null" | "nil" => {
                 Some(self.is(
-                    "is a word for nobody",
-                    "`0.0.0.0/32` alone lets nobody in but the implicit sources",
+                    "is not a range, but a word for no source",
+                    "`0.0.0.0/32` alone allows only the implicit sources",
                 ))
             }
             "disabled" | "off" => {
-                Some(self.is("is a word for the off switch", "`apifence ranges clear` switches enforcement off; in a file `disabled` stands on a line of its own"))
+                Some(self.is("is not a range, but the off switch", "`apifence ranges clear` switches enforcement off; in a file, `disabled` has a line of its own"))
             }
             "localhost" | "ip6-localhost" | "ip6-loopback" | "localhost.localdomain" => {
                 Some(self.is(

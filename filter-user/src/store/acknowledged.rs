@@ -52,13 +52,13 @@ impl AcknowledgedStore {
         let failed = |cause: &str| {
             UserError::failed(
                 format!("read acknowledgements `{}`: {cause}", path.display()),
-                "every warning is told until it can be read; remove it to begin anew",
+                "every warning is shown until the file can be read; delete it to start again",
             )
         };
         for path in [&self.directory, &path] {
             match fs::metadata(path) {
                 Ok(found) if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 => {
-                    return Err(failed("others may write to it, or another user owns it"));
+                    return Err(failed("another user owns it or can write to it"));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Ok(_) | Err(_) => {}
@@ -89,7 +89,7 @@ impl AcknowledgedStore {
                         None => error.kind().to_string(),
                     }
                 ),
-                "nothing changed; `acknowledged_warnings` in the config file does the same",
+                "nothing changed; set `acknowledged_warnings` in the config file instead",
             )
         };
         make_private(&self.directory).map_err(explain)?;
@@ -145,7 +145,7 @@ mod tests {
         fs::write(store.path(), "W08\nW01\nW99:x\n\u{1b}[2J\n\nW13: 6443\n").expect("written");
         assert_eq!(store.read().expect("two"), [one("W08"), one("W13:6443")]);
         mode(0o622).expect("changed");
-        store.read().expect_err("others may write to it");
+        store.read().expect_err("other users can write to it");
         store.change(Vec::clear).expect_err("they stay");
         mode(0o600).expect("changed");
         store.change(Vec::clear).expect("cleared");

@@ -98,11 +98,11 @@ pub(super) fn refuse_unwritable(target: &Path) -> Result<()> {
     };
     if is_mounted(target) {
         return refuse(
-            "it is mounted by itself, so that no other file can take its place",
-            "mount the folder that holds it, or change the list where it comes from and `apifence ranges reload`",
+            "it is a mount of its own, so it cannot be replaced",
+            "mount its folder instead; or change the source of the file, then run `apifence ranges reload`",
         );
     }
-    let elsewhere = "name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap)";
+    let elsewhere = "name a file in a writable folder with `--ranges-file`, or change the source of the file (a ConfigMap)";
     let folder = folder(target);
     for path in [folder, target] {
         match access(path, AccessFlags::W_OK) {

@@ -35,7 +35,7 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && named => {
             return Err(UserError::input(
                 format!("read config file `{}`: no such file", path.display()),
-                "name one that is there with `--config` or `APIFENCE_CONFIG`, or none for the defaults",
+                "name an existing file with `--config` or `APIFENCE_CONFIG`; without one, the defaults apply",
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ConfigText::Absent),
@@ -43,7 +43,7 @@ pub fn read_config(path: &Path, named: bool) -> Result<ConfigText> {
     };
     Ok(match String::from_utf8(bytes) {
         Ok(text) => ConfigText::Text(text),
-        Err(_) => ConfigText::Unreadable("it is no UTF-8 text".to_owned()),
+        Err(_) => ConfigText::Unreadable("it is not UTF-8 text".to_owned()),
     })
 }
 

@@ -84,7 +84,7 @@ impl HistoryEntry {
         read_ranges(&self.path)?.ok_or_else(|| {
             UserError::failed(
                 format!("read kept list `{}`: no such file", self.path.display()),
-                "`apifence ranges history` shows what is kept",
+                "`apifence ranges history` shows the kept lists",
             )
         })
     }
@@ -247,7 +247,7 @@ impl History {
                 self.directory.display(),
                 errno(error)
             ),
-            "nothing changed; every change keeps the list that it replaces",
+            "nothing changed: a change must first save the list that it replaces",
         )
     }
 }

@@ -193,15 +193,15 @@ impl ListFiles {
         if name.is_of_cluster() {
             return UserError::failed(
                 format!(
-                    "read list `{}`: no such file (`apifence-kube` writes it, or any program that knows the cluster)",
+                    "read list `{}`: no such file (`apifence-kube` or your own program writes it)",
                     self.path(name).display()
                 ),
-                "write it next to its place and rename it; `apifence run` follows it",
+                "write it under another name, then rename it; `apifence run` follows it",
             );
         }
         let hint = match name.is_default() {
             true => "`apifence ranges set CIDR,...` writes a new one".to_owned(),
-            false => format!("`apifence ranges delete --list {name}` takes the list away"),
+            false => format!("`apifence ranges delete --list {name}` deletes the list"),
         };
         let what = match name.is_default() {
             true => "read ranges file",

@@ -88,7 +88,7 @@ impl WriterLock {
             if !same(&file, &directory) {
                 return Ok(Err(UserError::failed(
                     format!("{}: it was removed meanwhile", verb()),
-                    "another apifence detached the filter; try again",
+                    "another command detached the filter; try again",
                 )));
             }
             files.push(file);
@@ -111,7 +111,7 @@ impl WatchLock {
     pub fn take(directory: &Path) -> Result<Self> {
         let verb = || format!("lock `{}`", directory.display());
         make_private(directory).with_context(verb)?;
-        Self::refuse(directory, "watch filter")?;
+        Self::refuse(directory, "run")?;
         let file = File::open(directory).with_context(verb)?;
         let deadline = Instant::now() + PROBE;
         loop {
@@ -121,22 +121,22 @@ impl WatchLock {
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(TryLockError::WouldBlock) => return Err(held_by_run(&file, "watch filter")),
+                Err(TryLockError::WouldBlock) => return Err(held_by_run(&file, "run")),
                 Err(TryLockError::Error(error)) => return Err(error).with_context(verb),
             }
         }
     }
 
-    /// Refuses `verb` while a `run` is active, since it would undo the change. Tests the lock of
+    /// Refuses `command` while a `run` is active, which would undo its change. Tests the lock of
     /// `directory` without keeping it, and those of binaries of other versions in the directories
     /// of their layouts.
     ///
     /// # Errors
     /// If a `run` is active: names its process.
-    pub fn refuse(directory: &Path, verb: &str) -> Result<()> {
+    pub fn refuse(directory: &Path, command: &str) -> Result<()> {
         match locked_watch(directory)? {
             None => Ok(()),
-            Some(file) => Err(held_by_run(&file, verb)),
+            Some(file) => Err(held_by_run(&file, command)),
         }
     }
 
@@ -165,7 +165,10 @@ pub struct Watcher {
 
 impl fmt::Display for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&named(self.process.as_ref()))
+        match &self.process {
+            Some(process) => write!(f, "`apifence run` (pid {})", process.pid()),
+            None => f.write_str("`apifence run`"),
+        }
     }
 }
 
@@ -199,11 +202,16 @@ fn watches(directory: &Path) -> Vec<PathBuf> {
     watches
 }
 
-/// The error of `verb` while a `run` holds the lock of `file`.
-fn held_by_run(file: &File, verb: &str) -> anyhow::Error {
+/// The error of `command` while a `run` holds the lock of `file`.
+fn held_by_run(file: &File, command: &str) -> anyhow::Error {
+    let process = holder_process(file);
+    let stop = format!("`systemctl stop apifence && apifence {command}`");
     UserError::failed(
-        format!("{verb}: {} keeps it as it is", holder(file)),
-        "`run` follows the config file and the ranges file: change those; or end it first (`systemctl stop apifence`), the filter stays on",
+        format!("{} manages this filter", Watcher { process }),
+        match command {
+            "detach" => stop,
+            _ => format!("change the config file or the ranges file, which it follows; or {stop}"),
+        },
     )
 }
 
@@ -246,7 +254,7 @@ fn lock_file(target: &Path) -> Result<Option<File>> {
             format!("lock ranges file `{}`: {}", target.display(), errno(&error)),
             hint(
                 &error,
-                "name a file in a folder that exists with `--ranges-file`",
+                "name a file in an existing folder with `--ranges-file`",
             ),
         )),
     }
@@ -266,7 +274,7 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
             Err(TryLockError::WouldBlock) => {
                 return Ok(Err(UserError::failed(
                     format!("{}: {} holds it", verb(), holder(&file)),
-                    "only one change at a time; try again when it is done",
+                    "only one change can run at a time; try again later",
                 )));
             }
         }
@@ -275,15 +283,12 @@ fn lock(file: File, path: &Path, patience: Duration) -> Result<Result<File>> {
 
 /// The holder of the lock on `file`, in words.
 fn holder(file: &File) -> String {
-    named(holder_process(file).as_ref())
-}
-
-fn named(process: Option<&Process>) -> String {
     let named = |process: &Process| {
         let command = process.cmdline().ok()?.join(" ");
         Some(format!("process {} (`{command}`)", process.pid()))
     };
-    process
+    holder_process(file)
+        .as_ref()
         .and_then(named)
         .unwrap_or_else(|| "another process".to_owned())
 }

@@ -94,10 +94,10 @@ impl Staged {
         let explain = |error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "make room on its disk; nothing changed"
+                    "free space on its disk; nothing changed"
                 }
                 _ => {
-                    "name a file in a writable folder with `--ranges-file`, or change the list where it comes from (a ConfigMap); nothing changed"
+                    "name a file in a writable folder with `--ranges-file`, or change the source of the file (a ConfigMap); nothing changed"
                 }
             };
             UserError::failed(
@@ -126,7 +126,7 @@ impl Staged {
                         path.display(),
                         errno(&error)
                     ),
-                    format!("take the {what} off the file, or write the list with an editor and `apifence ranges reload`; nothing changed"),
+                    format!("remove the {what} from the file; or edit the file by hand, then run `apifence ranges reload`; nothing changed"),
                 )
             })?;
         }
@@ -179,7 +179,7 @@ impl Staged {
 
     fn replace(self) -> io::Result<()> {
         if FileStamp::of(&self.target) != self.replaces {
-            return Err(io::Error::other("somebody edited it meanwhile"));
+            return Err(io::Error::other("another process edited it meanwhile"));
         }
         match self.content {
             Some(content) => content.persist(&self.target),
@@ -299,7 +299,7 @@ impl Committed {
         // Without room for a copy the change is still made: it may let an operator back in.
         if let Err(error) = History::of(list).keep() {
             eprint(format_args!(
-                "warning: {error:#}: the list before is not kept"
+                "warning: {error:#}: the previous list is not kept"
             ));
         }
         let committed = Self {
@@ -339,7 +339,7 @@ impl Committed {
                         self.target.display(),
                         errno(&error)
                     ),
-                    "the file holds the new list, and the old one is in force: `apifence status` shows both",
+                    "the file has the new list, but the old list is in force: `apifence status` shows both",
                 )
             })
     }
@@ -360,7 +360,7 @@ fn unreplaced(target: &Path, error: &io::Error) -> anyhow::Error {
             target.display(),
             errno(error)
         ),
-        "the list in force stays in force, and the file stays as it is; `apifence ranges reload --dry-run` shows what that would change",
+        "list and file stay as they are; `apifence ranges reload --dry-run` shows their difference",
     )
 }
 

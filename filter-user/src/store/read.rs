@@ -42,7 +42,7 @@ fn read(path: &Path, most: u64, flags: i32) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         let kind = kind(metadata.file_type());
         return Err(io::Error::other(format!(
-            "it is {kind}, where a regular file is needed"
+            "it is {kind}, not a regular file"
         )));
     }
     let mut bytes = Vec::with_capacity(metadata.len().min(most) as usize);

@@ -243,7 +243,7 @@ impl ListFiles {
         if room.lists == 0 {
             return Err(UserError::failed(
                 format!("list `{name}`: `{around}` has more than {MAX_LISTS} lists"),
-                "take some away; those that were in force before stay",
+                "remove some; the lists that were in force stay in force",
             ));
         }
         if found.is_file() && found.len() > room.bytes {
@@ -352,15 +352,15 @@ impl ListFiles {
             return Err(UserError::input(
                 format!("list `{name}`: the word `disabled` switches enforcement off"),
                 format!(
-                    "only the list `{}` can do that; the word `empty` means no entries",
+                    "only the list `{}` can do that; write `empty` for a list without entries",
                     ListName::DEFAULT
                 ),
             ));
         }
         if self.bounds.is_none() && !name.is_default() {
             return Err(UserError::input(
-                format!("list `{name}`: what it may hold cannot be read"),
-                "mend the config file: `apifence config` says what is wrong",
+                format!("list `{name}`: its limits in the config file cannot be read"),
+                "fix the config file: `apifence config` shows its errors",
             ));
         }
         let mut entries = list.entries().iter();
@@ -370,10 +370,10 @@ impl ListFiles {
             // The last known ranges stay while their writer is away: none may end by itself.
             return Err(UserError::input(
                 format!(
-                    "list `{name}`: `{}` expires, and no range here may",
+                    "list `{name}`: `{}` has an expiry, which this list cannot have",
                     entry.range
                 ),
-                "its writer takes out what is gone",
+                "remove the expiry: the program that writes the list removes old ranges",
             ));
         }
         let Some(bounds) = self.bounds(name) else {
@@ -381,12 +381,12 @@ impl ListFiles {
         };
         let key = match name.place() {
             Some((directory, _)) => format!(
-                "`[lists.{directory}]` or `[lists.\"{name}\"]` in the config file sets that bound"
+                "`[lists.{directory}]` or `[lists.\"{name}\"]` in the config file sets this limit"
             ),
             None if name.is_of_cluster() => {
-                format!("`[lists.\"{name}\"]` in the config file sets another bound")
+                format!("`[lists.\"{name}\"]` in the config file sets another limit")
             }
-            None => format!("`[lists.{name}]` in the config file sets that bound"),
+            None => format!("`[lists.{name}]` in the config file sets this limit"),
         };
         match bounds.exceeded(list.entries(), Timestamp::now()) {
             None => Ok(()),

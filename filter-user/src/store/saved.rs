@@ -101,7 +101,7 @@ impl PolicyStore {
         for path in [&self.directory, &path] {
             match fs::metadata(path) {
                 Ok(found) if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 => {
-                    return Err(failed("others may write to it, or another user owns it"));
+                    return Err(failed("another user owns it or can write to it"));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Ok(_) | Err(_) => {}
@@ -133,7 +133,7 @@ impl PolicyStore {
                 cluster,
             })
         };
-        read().ok_or_else(|| failed("it is not whole")).map(Some)
+        read().ok_or_else(|| failed("it is incomplete")).map(Some)
     }
 
     /// Deletes the policy after a deliberate detach: a boot does not restore it.
@@ -213,7 +213,7 @@ impl PolicyStore {
                     None => error.kind().to_string(),
                 }
             ),
-            hint(error, "name one that can be written with `--state-dir`"),
+            hint(error, "name a writable directory with `--state-dir`"),
         )
     }
 }
@@ -335,6 +335,6 @@ mod tests {
         }
         fs::write(&target, &text).expect("written");
         fs::set_permissions(&target, fs::Permissions::from_mode(0o602)).expect("changed");
-        store.read().expect_err("others may write to it");
+        store.read().expect_err("other users can write to it");
     }
 }

@@ -28,7 +28,7 @@ pub fn other_writer(path: &Path) -> Option<String> {
             if !is_own(owner) {
                 Some(format!("user {owner} owns `{}`", path.display()))
             } else if writable != 0 && !sticky {
-                Some(format!("others may write to `{}`", path.display()))
+                Some(format!("other users can write to `{}`", path.display()))
             } else {
                 None
             }
@@ -44,13 +44,15 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<PathBuf> {
     let fault = |path: &Path, what: &str, fix: &str| {
         Err(UserError::failed(
             format!("read list `{}`: {what}", path.display()),
-            format!("it decides who is let in: {fix}; its last good entries stay in force"),
+            format!(
+                "{fix}: this file decides which sources are allowed; its last good entries stay in force"
+            ),
         ))
     };
     let target = match follow_own_links(path) {
         Ok(target) => target,
         Err(link) => {
-            let fix = "make the link as root, to the file itself";
+            let fix = "create the link as root, directly to the file";
             return fault(&link, "another user owns this link", fix);
         }
     };
@@ -61,7 +63,7 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<PathBuf> {
         };
         if found.mode() & 0o002 != 0 && found.mode() & sticky == 0 {
             let fix = format!("`chmod o-w {}`", place.display());
-            return fault(place, "every user may write to it", &fix);
+            return fault(place, "every user can write to it", &fix);
         }
     }
     // The owner of the folder may replace the file, but not the folder.
@@ -70,8 +72,8 @@ pub(super) fn refuse_any_writer(path: &Path) -> Result<PathBuf> {
             continue;
         };
         if !is_own(found.uid()) || found.mode() & 0o1002 == 0o002 {
-            let fix = "put the list into a folder of its own, in one of root's";
-            return fault(around, "another user may replace the folder in it", fix);
+            let fix = "put the list into a folder of its own, inside a folder of root";
+            return fault(around, "another user can replace the folder in it", fix);
         }
     }
     Ok(target)
@@ -91,7 +93,7 @@ pub(super) fn foreign_writer(path: &Path) -> Option<String> {
         if !is_own(found.uid()) {
             Some(format!("another user owns `{}`", around.display()))
         } else if writable != 0 && !sticky {
-            Some(format!("others may write to `{}`", around.display()))
+            Some(format!("other users can write to `{}`", around.display()))
         } else {
             None
         }
@@ -112,7 +114,7 @@ pub fn refuse_other_writers(path: &Path) -> Result<()> {
         None => Ok(()),
         Some(cause) => Err(UserError::failed(
             format!("read `{}`: {cause}", path.display()),
-            "it decides who is let in: `chown root` and `chmod go-w` it; what is in force stays in force",
+            "run `chown root` and `chmod go-w` on it: it decides which sources are allowed; the policy stays in force",
         )),
     }
 }

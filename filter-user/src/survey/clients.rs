@@ -145,7 +145,7 @@ impl Facts<'_> {
             return match is_public(address) {
                 true => (
                     ClientKind::Public,
-                    format!("{why}: a node, or a foreign machine"),
+                    format!("{why}: a node or another machine"),
                 ),
                 false => (ClientKind::Neighbour, why),
             };
@@ -156,7 +156,7 @@ impl Facts<'_> {
         if is_public(address) {
             return (ClientKind::Public, "public address".to_owned());
         }
-        let why = "private address outside the networks of this node: a node elsewhere, or a VPN";
+        let why = "private address outside this node's networks: a remote node or a VPN";
         (ClientKind::Private, why.to_owned())
     }
 }

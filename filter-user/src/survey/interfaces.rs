@@ -71,7 +71,7 @@ impl Hook {
             Self::Native => "native XDP".to_owned(),
             Self::Generic(why) => format!("generic XDP: {why}"),
             Self::Unclear(why) => format!("native XDP, or generic: {why}"),
-            Self::Foreign(what, _) => format!("no hook: it carries {what}"),
+            Self::Foreign(what, _) => format!("no hook: it has {what}"),
             Self::Refused(why, _) => format!("no hook: {why}"),
         }
     }
@@ -109,7 +109,7 @@ pub(super) fn interfaces(
             hook: match guard.filter(|guard| guard.guarded) {
                 Some(guard) => match (guard.xdp_mode, &guard.native_refused) {
                     (Some(XdpAttachMode::Generic), why) => {
-                        Hook::Generic(why.clone().unwrap_or_else(|| "it was asked for".to_owned()))
+                        Hook::Generic(why.clone().unwrap_or_else(|| "it was requested".to_owned()))
                     }
                     _ => Hook::Native,
                 },
@@ -191,13 +191,13 @@ fn hook(interface: &Interface, card: &Card) -> Hook {
         return Hook::Foreign(foreign.what, foreign.hint);
     }
     match card.xdp {
-        None => Hook::Unclear("this kernel does not tell before it is tried".to_owned()),
+        None => Hook::Unclear("this kernel reports it only when the filter is attached".to_owned()),
         Some(features) if !features.native => {
             Hook::Generic("its driver has no native XDP".to_owned())
         }
         Some(features) if card.mtu > ONE_BUFFER && !features.multi_buffer => {
             Hook::Unclear(format!(
-                "its driver takes no frames of several buffers, and its MTU is {}",
+                "its driver does not support multi-buffer frames, and its MTU is {}",
                 card.mtu
             ))
         }

@@ -151,7 +151,7 @@ fn web(context: &Context, ports: &BTreeSet<u16>) -> Result<Vec<String>> {
     let claims = foreign_claims(&Paths::new()?, &web, &settings, false, &BTreeSet::new());
     let claims = claims.into_iter();
     Ok(claims
-        .map(|(_, why)| format!("{why}: it is not the API server's, and is not protected"))
+        .map(|(_, why)| format!("{why}, not the API server: it is not protected"))
         .collect())
 }
 
@@ -160,7 +160,7 @@ fn unread_files(root: &Root) -> impl Iterator<Item = String> {
     let unread = root.unread().into_iter();
     unread.map(|path| {
         let path = path.display();
-        format!("`{path}` is there, and cannot be read: what it says is not taken into account")
+        format!("`{path}` exists, but cannot be read: ignored")
     })
 }
 

@@ -31,7 +31,7 @@ impl Survey {
             });
         };
         for preset in &self.files {
-            let why = format!("kept current in `{preset}` in the state directory");
+            let why = format!("an agent keeps `{preset}` current");
             add(preset.to_string(), why, true);
         }
         for pods in &self.pods {
@@ -53,7 +53,7 @@ impl Survey {
                     );
                 } else {
                     let why = format!(
-                        "the network of `{name}` has public addresses: others than your nodes may have them"
+                        "the network of `{name}` has public addresses, which other machines may have, too"
                     );
                     add(network.to_string(), why, false);
                 }
@@ -90,15 +90,19 @@ impl Survey {
             let name = preset.name();
             let by_file = cloud.filter(|(cloud, _)| *cloud == own);
             let why = match by_file {
-                Some((_, file)) => format!("health probes of balancers: this is {what} ({file})"),
-                None if seen(name) => format!("health probes of {what}'s balancers: connected now"),
+                Some((_, file)) => {
+                    format!("health probes of load balancers: this node runs on {what} ({file})")
+                }
+                None if seen(name) => {
+                    format!("health probes of {what} load balancers: connected now")
+                }
                 None => continue,
             };
             add(name.to_owned(), why, true);
         }
         if let Some((Cloud::Amazon, file)) = cloud {
             let why = format!(
-                "the subnets of your Network Load Balancer, if it probes this node: this is AWS ({file})"
+                "the subnets of your Network Load Balancer, if it probes this node: this node runs on AWS ({file})"
             );
             add("YOUR-SUBNET".to_owned(), why, false);
         }

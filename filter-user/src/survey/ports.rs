@@ -35,14 +35,14 @@ pub(super) fn protected_ports(
     }
     if found.is_empty() {
         notes.push(format!(
-            "no API server was found here, neither a process nor its files: {DEFAULT} is its usual port"
+            "no API server found on this node: using the usual port {DEFAULT}"
         ));
         found.insert(DEFAULT, vec!["the usual port of an API server".to_owned()]);
     }
     add_endpoint(files, servers, own, &mut found, notes);
     for server in &servers.unclear {
         notes.push(format!(
-            "{}, and has connections to the API server: if it forwards to it, that port is a way around the filter",
+            "{} and is connected to the API server: if it forwards clients, protect its port, too",
             listens(server)
         ));
     }
@@ -50,7 +50,7 @@ pub(super) fn protected_ports(
         let is_told = found.contains_key(&server.port) || servers.unclear.contains(server);
         if server.may_forward() && !is_told && !servers.api.is_empty() {
             notes.push(format!(
-                "{}: if it forwards to the API server, that port is a way around the filter",
+                "{}: if it forwards clients to the API server, protect its port, too",
                 listens(server)
             ));
         }
@@ -72,7 +72,7 @@ fn of_processes(servers: &Servers) -> Vec<(u16, String)> {
     [
         each(&servers.api, ""),
         each(&servers.proxies, ", and forwards to the API server"),
-        each(&servers.join, ", for nodes that join"),
+        each(&servers.join, ", where nodes join"),
     ]
     .concat()
 }
@@ -126,7 +126,7 @@ fn add_endpoint(
                 Err(_) => format!("{host}:{port}"),
             };
             notes.push(format!(
-                "{from} is `{target}`: where that is a balancer, its clients are authorized there"
+                "{from} is `{target}`: if that is a load balancer, restrict its clients there"
             ));
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn rewritten(
     found
         .map(|(port, went)| {
             format!(
-                "connections to port {port} are rewritten to {went} after the filter: that port is a way around it, unless it is protected, too"
+                "this node redirects port {port} to {went} after the filter: protect port {port}, too"
             )
         })
         .collect()

@@ -75,7 +75,7 @@ fn refuse_unwritable(context: &Context) -> Result<()> {
     if context.is_list_unknown() {
         return Err(UserError::input(
             "add to list: the config file may name the ranges file, and cannot be read",
-            "`apifence config` says what is wrong; nothing changed",
+            "`apifence config` shows the error; nothing changed",
         ));
     }
     let pins = context.pins.root();

@@ -150,10 +150,10 @@ impl std::error::Error for InputErrors {}
 pub fn hint<'a>(error: &std::io::Error, otherwise: &'a str) -> &'a str {
     match error.raw_os_error() {
         Some(nix::libc::EMFILE) => {
-            "this process may open too few files: `ulimit -n 1024`, or `LimitNOFILE=` in a unit; what was in force stays in force"
+            "too many open files in this process: raise the limit with `ulimit -n 1024`, or `LimitNOFILE=` in a unit; the policy stays in force"
         }
         Some(nix::libc::ENFILE) => {
-            "all processes of this node together have too many files open: end some, or raise `fs.file-max`; what was in force stays in force"
+            "too many open files on this node: end some processes, or raise `fs.file-max`; the policy stays in force"
         }
         _ => otherwise,
     }

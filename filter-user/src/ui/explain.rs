@@ -7,7 +7,7 @@ use caps::{CapSet, Capability};
 use super::error::{self, UserError, errno};
 
 /// The hint where the kernel refuses a process its request.
-pub const NEEDS_RIGHTS: &str = "needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root";
+pub const NEEDS_RIGHTS: &str = "run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 
 /// The error of `verb object`, with the cause that matters and a hint.
 pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyhow::Error {
@@ -21,7 +21,7 @@ pub fn explain(verb: &str, error: &(dyn Error + Send + Sync + 'static)) -> anyho
         }
         None => UserError::failed(
             format!("{verb}: {}", innermost(error)),
-            "this is not expected; please report it with the output of `apifence status` and `uname -r`",
+            "this is unexpected; please report it with the output of `apifence status` and `uname -r`",
         ),
     }
 }
@@ -50,14 +50,14 @@ fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
         Some(nix::libc::EPERM | nix::libc::EACCES) => NEEDS_RIGHTS,
         Some(nix::libc::ENOMEM | nix::libc::E2BIG | nix::libc::ENOSPC) => {
-            "free memory or shorten the list; what was in force stays in force"
+            "free memory or shorten the list; the policy stays in force"
         }
-        Some(nix::libc::EOPNOTSUPP) => "use `--xdp-mode generic`, which is slower, or `auto`",
+        Some(nix::libc::EOPNOTSUPP) => "use `--xdp-mode auto`, or `generic`, which is slower",
         Some(nix::libc::ENOENT) => {
-            "the pins are incomplete: `apifence detach`, then `apifence attach`; the port is unfiltered in between"
+            "the pins are incomplete: `apifence detach`, then `apifence attach`; the ports are open in between"
         }
         Some(nix::libc::EINVAL) => {
-            "this is not expected; please report it with the output of `apifence status` and `uname -r`"
+            "this is unexpected; please report it with the output of `apifence status` and `uname -r`"
         }
         _ => "`apifence status` shows what is in force",
     }
@@ -66,9 +66,9 @@ fn hint(cause: &io::Error) -> &'static str {
 fn verifier_hint() -> &'static str {
     let perfmon = caps::has_cap(None, CapSet::Effective, Capability::CAP_PERFMON);
     if let Ok(false) = perfmon {
-        return "needs CAP_PERFMON, too: without it the verifier refuses the program; run it as root";
+        return "run it as root, or add CAP_PERFMON: without it the verifier refuses the program";
     }
-    "this kernel's verifier does not take the program; please report it with the output of `uname -r`"
+    "this kernel's verifier refuses the program; please report it with the output of `uname -r`"
 }
 
 /// The line of a verifier log with the error: the last one before its statistics.

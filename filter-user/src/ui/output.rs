@@ -400,7 +400,7 @@ pub fn write_behind() -> Result<()> {
                     .map(|queue| queue.lost.swap(0, Ordering::Relaxed));
                 if let Some(lost @ 1..) = lost {
                     let text =
-                        format!("warning: {lost} lines are missing here: nobody took them in time");
+                        format!("warning: {lost} lines are missing here: the reader was too slow");
                     write(Stream::Err, &message(&text));
                 }
             }

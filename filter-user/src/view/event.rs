@@ -89,7 +89,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {} {} {} -> {} {} {} bytes",
+            "{:.3} {} {} {} -> {} {} {} bytes",
             self.time,
             self.verdict,
             self.reason,

@@ -103,8 +103,10 @@ impl Facts {
                 let name = &interface.name;
                 Warning::new(
                     Code::GenericXdp,
-                    format!("`{name}` runs generic XDP, which drops a flood at a higher cost than the driver's"),
-                    "native XDP needs a driver that has it, and often a smaller MTU: `apifence explain W11`",
+                    format!(
+                        "`{name}` uses generic XDP: drops cost more CPU time than in the driver"
+                    ),
+                    "`apifence explain W11` lists ways to get native XDP",
                 )
                 .on(name)
             })
@@ -120,13 +122,13 @@ impl Facts {
                 let hint = match interface.link_type {
                     LinkType::Filtered(_) => guard_hint(name),
                     LinkType::Refused(..) => {
-                        "it cannot be filtered: restrict the peers that may use it".to_owned()
+                        "this device cannot have a filter: restrict its peers".to_owned()
                     }
                 };
                 Warning::new(
                     Code::Tunnel,
                     format!(
-                        "tunnel `{name}` ({}) has no filter: API traffic inside it passes",
+                        "tunnel `{name}` ({}) has no filter: API traffic inside it is not filtered",
                         kind(interface)
                     ),
                     hint,
@@ -156,7 +158,7 @@ impl Facts {
                 "{} {verb} the cluster's pod traffic; API traffic in it is not filtered",
                 join(names)
             ),
-            "let only the cluster's nodes reach the overlay's port: `apifence explain W15`",
+            "allow only cluster nodes to reach the overlay's port: `apifence explain W15`",
         )
         .about(overlays.iter().map(|found| &found.name));
         Some(match &overlays[..] {
@@ -247,10 +249,10 @@ impl Facts {
             Warning::new(
                 Code::OutsideDestinations,
                 format!(
-                    "TCP {port} listens on {}{more}, outside the destinations: everyone passes there",
+                    "TCP {port} is open to every source on {}{more}, outside `destinations`",
                     join(addresses.into_iter().take(MAX_NAMED))
                 ),
-                "add them to `destinations`, or take that setting away to guard every address",
+                "add these addresses to `destinations`, or remove that setting to guard every address",
             )
             .about(objects)
         });
@@ -262,10 +264,10 @@ impl Facts {
             Warning::new(
                 Code::RewrittenDestination,
                 format!(
-                    "destinations are rewritten here, after the filter ({})",
+                    "this node rewrites destinations after the filter ({})",
                     join(&self.rewriters)
                 ),
-                "every address that leads to a protected port, such as a ClusterIP, must be in `destinations`",
+                "`destinations` needs every address that leads to a protected port, such as a ClusterIP",
             )
             .about(&self.rewriters)
         })
@@ -325,11 +327,11 @@ impl Facts {
             Warning::new(
                 Code::HiddenClients,
                 format!(
-                    "all {} connections come from {}: is that a load balancer?",
+                    "all {} connections come from {}, perhaps a load balancer",
                     remotes.len(),
                     join(&sources)
                 ),
-                "the filter sees the balancer's address, not its clients': authorize them at the balancer",
+                "behind a load balancer the filter cannot tell clients apart: restrict clients at the balancer",
             )
             .about(sources)
         })
@@ -352,10 +354,10 @@ impl Facts {
             Warning::new(
                 Code::EphemeralPort,
                 format!(
-                    "connections of this node may start from TCP {ports}, and their answers be dropped"
+                    "this node may use TCP {ports} as a source port; replies to it would be dropped"
                 ),
                 format!(
-                    "`sysctl -w net.ipv4.ip_local_reserved_ports={}` reserves the port (and what else is reserved, in one list)",
+                    "reserve the port: `sysctl -w net.ipv4.ip_local_reserved_ports={}` (add the ports that are reserved already)",
                     ports.replace(' ', "")
                 ),
             )

@@ -120,8 +120,8 @@ fn written_by_others(context: &Context) -> impl Iterator<Item = Warning> {
         let file = file.display();
         let warning = Warning::new(
             Code::WrittenByOthers,
-            format!("{cause}, and `{file}` decides who is let in"),
-            "`chown root` and `chmod go-w` it",
+            format!("{cause}; `{file}` decides which sources are allowed"),
+            "run `chown root` and `chmod go-w` on it",
         );
         Some(warning.about([file]))
     })
@@ -140,7 +140,7 @@ pub(crate) fn unnamed_warning(cause: String) -> Warning {
     Warning::new(
         Code::FilteredElsewhere,
         cause,
-        "`apifence status` as root tells",
+        "`sudo apifence status` shows more",
     )
 }
 
@@ -161,12 +161,12 @@ pub(crate) fn interface_warnings(
             None => Warning::new(
                 Code::UnguardedInterface,
                 format!(
-                    "interface {} is gone, and the pin of its filter is left",
+                    "interface {} no longer exists, but its filter is still pinned",
                     guard.ifindex
                 ),
-                "nothing is open, and there is nothing to do: `run`, or `apifence attach`, guards the one that comes in its place",
+                "nothing is open; `run` or the next `apifence attach` guards the new interface",
             ),
-            Some(found) => unguarded(found, "though its link is pinned"),
+            Some(found) => unguarded(found, "although its link is pinned"),
         };
         warnings.push(warning.on(name));
     }
@@ -178,12 +178,12 @@ pub(crate) fn interface_warnings(
         }
         let found = interfaces.iter().find(|found| found.name == *name);
         let warning = match found {
-            Some(found) => unguarded(found, "and it should be"),
+            Some(found) => unguarded(found, "but should be"),
             None => Warning::new(
                 Code::UnguardedInterface,
-                format!("`{name}` should be guarded, and there is no such interface"),
+                format!("`{name}` should be guarded, but does not exist"),
                 other_name(name, interfaces).unwrap_or_else(|| {
-                    "`run` guards it the moment it comes; `ip link` lists those that are there"
+                    "`run` guards it as soon as it appears; `ip link` lists the interfaces"
                         .to_owned()
                 }),
             ),
@@ -205,15 +205,13 @@ fn unguarded(interface: &Interface, why: &str) -> Warning {
         Some(xdp) => {
             let foreign = ForeignProgram::on(name, interface.ifindex, xdp);
             (
-                format!("`{name}` is not guarded: it carries {}", foreign.what),
+                format!("`{name}` is not guarded: it has {}", foreign.what),
                 foreign.hint,
             )
         }
         None => (
             format!("`{name}` is not guarded, {why}"),
-            format!(
-                "`apifence attach --interface {name}` guards it; where `run` is up, its log says what stops it"
-            ),
+            format!("`apifence attach --interface {name}` guards it; if `run` is up, see its log"),
         ),
     };
     Warning::new(Code::UnguardedInterface, message, hint)
@@ -228,27 +226,27 @@ pub(crate) fn unreadable(error: &anyhow::Error) -> Warning {
 
 /// The warning that the policy in force does not come from the files.
 pub(crate) fn basis_warning(basis: Basis, waits: bool) -> Option<Warning> {
-    let hint = "`apifence status` names what is wrong with them; once corrected, `run` or `attach` puts them in force";
+    let hint = "`apifence status` shows their errors; after you fix them, `run` or `apifence attach` applies them";
     let (message, hint) = match basis {
         _ if waits => (
-            "monitor mode: nothing is dropped yet, for it is not clear what the first enforcement would do to the cluster",
-            "`cluster_cidrs` names nodes and pods; or `apifence enforce --force`, if none of them needs this API server",
+            "monitor mode: nothing is dropped yet, because enforcing could cut cluster nodes",
+            "add nodes and pods to `cluster_cidrs`; or run `apifence enforce --force` if none of them uses this API server",
         ),
         Basis::Files => return None,
         Basis::LastInForce => (
-            "the files were not usable at the last start: the policy last in force holds",
+            "the files were not usable at the last start: the last good policy is in force",
             hint,
         ),
         Basis::ImplicitSources => (
-            "no list was usable at the last start: only the implicit sources are let in",
+            "no list was usable at the last start: only the implicit sources are allowed",
             hint,
         ),
         Basis::DefaultSettings => (
-            "the settings last in force were not readable at the last start: flags of before are lost",
-            "`apifence status` shows what holds; what the files do not say is the default: give those flags again to `apifence attach`",
+            "the last settings were not readable at the last start: settings from earlier flags are lost",
+            "`apifence config` shows the settings; run `apifence attach` again with the flags that you need",
         ),
         Basis::Fresh => (
-            "there was no list at the last start: monitor mode, and nothing is dropped",
+            "there was no list at the last start: monitor mode, nothing is dropped",
             "`apifence ranges set CIDR,...` writes one",
         ),
     };
@@ -306,15 +304,15 @@ impl RangeWarnings {
             .into_iter()
             .map(|all| everyone(all, ones.contains(&all)))
             .collect();
-        let (subject, verb) = match expired.len() {
+        let (subject, verb, allow) = match expired.len() {
             0 => return warnings,
-            1 => ("1 range".to_owned(), "has"),
-            many => (format!("{many} ranges"), "have"),
+            1 => ("1 range".to_owned(), "has", "allows"),
+            many => (format!("{many} ranges"), "have", "allow"),
         };
         let warning = Warning::new(
             Code::Expired,
-            format!("{subject} {verb} expired: nobody gets in by it any more"),
-            "`apifence ranges list` shows what expired, `apifence ranges remove` takes it out",
+            format!("{subject} {verb} expired and no longer {allow} any source"),
+            "`apifence ranges list` shows expired ranges; `apifence ranges prune` removes them",
         );
         warnings.push(warning.about(expired.iter().map(|prefix| prefix.range)));
         warnings
@@ -330,7 +328,7 @@ fn everyone(all: IpNet, is_one: bool) -> Warning {
     let message = if is_one {
         format!("`{all}` is authorized: every {family} source passes")
     } else {
-        format!("the authorized ranges are `{all}` together: every {family} source passes")
+        format!("the authorized ranges together cover `{all}`: every {family} source passes")
     };
     let hint = "`apifence ranges list` shows where it comes from";
     Warning::new(Code::Everyone, message, hint).about([all])

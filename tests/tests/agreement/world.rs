@@ -9,7 +9,7 @@ use super::{
     model::{Answer, Command, Expires, HELD, Mode, Policy, Verb, Verdict},
 };
 
-/// A change that waits for its confirmation.
+/// A change that is on trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial {
     pub(crate) before: Policy,

@@ -82,18 +82,18 @@ fn a_fifo_a_directory_or_a_link_blocks_nothing() -> Result<()> {
         ("printf 'x%.0s' $(seq 5000) > office", "xxx"),
         (
             "printf '203.0.113.9\n' > office; chmod 666 office",
-            "every user may write",
+            "every user can write",
         ),
         (
             "printf '203.0.113.9\n' > office; chmod 777 .",
-            "every user may write",
+            "every user can write",
         ),
         (
             "printf 'disabled\n' > office; chmod 755 .",
             "switches enforcement off",
         ),
         ("printf '0.0.0.0/0\n' > office", "wider than /8"),
-        (": > office", "holds no range"),
+        (": > office", "the file has no range"),
     ]) {
         node.write("office", "192.0.2.99\n")?;
         node.filter.until_authorized("192.0.2.99", true)?;
@@ -110,7 +110,7 @@ fn a_fifo_a_directory_or_a_link_blocks_nothing() -> Result<()> {
     }
     ensure!(daemon.runs()?);
     // What root reads through it by chance is not told either.
-    let log = daemon.log_until("holds no range")?;
+    let log = daemon.log_until("the file has no range")?;
     ensure!(!log.contains("secret-word"), "{log}");
     Ok(())
 }
@@ -227,7 +227,7 @@ fn a_first_attach_is_not_held_up() -> Result<()> {
     node.write("office", "nonsense\n")?;
     node.by_writer("for n in $(seq 2000); do : > .x$n; done")?;
     let ran = node.filter.run(&tests::site::ATTACH[..3])?.succeeded()?;
-    ran.stderr_has(&["kubernetes", "authorizes no source"])?;
+    ran.stderr_has(&["kubernetes", "does not authorize any source"])?;
     site.is_guarded(PORT)?;
     node.filter.ok(&["ranges", "add", UNLISTED[0]])?;
     site.unlisted_gets_in(V4, PORT).map(drop)

@@ -162,7 +162,7 @@ fn a_file_is_in_force_and_told_within_a_second() -> Result<()> {
     eprintln!("a file is in force and told after {times:?}");
     ensure!(times[4] < Duration::from_millis(800), "{times:?}");
     site.unlisted_gets_in(V4, PORT)?;
-    daemon.line(|line| line.contains("files of the lists are in force"))?;
+    daemon.line(|line| line.contains("list files applied"))?;
 
     let filter = &node.filter;
     let state = filter.list_state("kubernetes.office")?;
@@ -220,7 +220,7 @@ fn every_verb_takes_a_list_of_a_directory() -> Result<()> {
     // No list waits where another user may write.
     let trial = ["set", "192.0.2.6", "--confirm-within", "1h"];
     let ran = filter.run(&[&["ranges"], &list[..], &trial].concat())?;
-    refused(&ran, INPUT, &["provisionally", "list `kubernetes.office`"])?;
+    refused(&ran, INPUT, &["start trial", "list `kubernetes.office`"])?;
     ranges(&["delete"])?;
     ensure!(!file.exists());
     site.is_guarded(PORT)?;

@@ -156,7 +156,10 @@ fn a_digest_is_that_of_the_bytes_in_force_also_during_a_trial() -> Result<()> {
     // After a restart what holds is the policy of before, and no file is known to be usable.
     drop(daemon);
     let daemon = start_broken(&node)?;
-    node.until_fault("kubernetes.office", &["what it may hold cannot be read"])?;
+    node.until_fault(
+        "kubernetes.office",
+        &["its limits in the config file cannot be read"],
+    )?;
     node.filter.ok(&["check", "192.0.2.10"])?;
     node.filter.write_config("")?;
     node.until_in_force("kubernetes.office", &file)?;
@@ -194,7 +197,7 @@ fn it_is_not_written_where_another_user_may_write() -> Result<()> {
     let file = || Ok(fs::write(&directory, "")?);
     let makes: [(&dyn Fn() -> Result<()>, &str); 4] = [
         (&own, "another user owns"),
-        (&writable, "others may write to"),
+        (&writable, "other users can write to"),
         (&link, "another user owns the link"),
         (&file, "not a directory"),
     ];

@@ -109,8 +109,8 @@ impl Node {
             "kubeadm" => {
                 let trees = root().join("tests/tests/trees");
                 let machines = Machines::new(Distribution::Kubeadm, STAND_IN, &trees)?;
-                copy(&machines.root().join("etc"), Path::new("/etc"))?;
-                copy(&machines.root().join("var/lib"), Path::new("/var/lib"))?;
+                copy(&machines.root().join("etc/."), Path::new("/etc"))?;
+                copy(&machines.root().join("var/lib/."), Path::new("/var/lib"))?;
                 (World::Cluster(machines), Vec::new())
             }
             _ => {

@@ -148,7 +148,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
         &[
             "203.0.113.9/32",
             "on trial for 60 s",
-            "`apifence confirm` keeps",
+            "keep it:  apifence confirm",
         ],
     )?;
     site.unlisted_gets_in(Family::V4, PORT)?;
@@ -166,7 +166,7 @@ fn an_edit_is_on_trial_and_kept_until_it_is_confirmed() -> Result<()> {
         &format!("touch {}", editors.path("mark").display()),
     )?;
     let ran = edit(&site, &filter, &marks, &[])?;
-    refused(&ran, FAILED, &["another change waits for its confirmation"])?;
+    refused(&ran, FAILED, &["another change is on trial"])?;
     ensure!(!editors.path("mark").exists(), "the editor was opened");
 
     filter.ok(&["confirm"])?;
@@ -194,7 +194,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     let ran = edit(&site, &filter, "true", &["--no-trial"])?;
     ensure!(ran.code == Some(INPUT), "{ran}");
     let words = [
-        "going on with the edit of",
+        "continuing the edit of",
         "your edit does not have that",
         "192.0.2.128/25",
     ];
@@ -204,7 +204,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     filter.ok(&["ranges", "remove", "192.0.2.128/25"])?;
     done(
         &edit(&site, &filter, "true", &["--no-trial"])?,
-        &["in force: 3 in the list"],
+        &["in force: 3 ranges"],
     )?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     nothing_is_kept(&filter)?;
@@ -218,10 +218,7 @@ fn an_unconfirmed_edit_is_continued() -> Result<()> {
     filter.ok(&["ranges", "rollback"])?;
     ensure!(kept(&filter)?.iter().all(|(_, mode)| *mode == 0o600));
     ensure!(kept(&filter)?.len() == 2);
-    done(
-        &edit(&site, &filter, "true", &["--discard"])?,
-        &["nothing was edited"],
-    )?;
+    done(&edit(&site, &filter, "true", &["--discard"])?, &["no edit"])?;
     nothing_is_kept(&filter)
 }
 
@@ -233,20 +230,20 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     for (script, code, word) in [
         ("exit 7", FAILED, "failed (exit status: 7)"),
         ("kill -9 $$", FAILED, "failed (exit status: 137)"),
-        (": > \"$1\"", INPUT, "it holds no range"),
-        ("rm \"$1\"", INPUT, "the editor left no file"),
+        (": > \"$1\"", INPUT, "the file has no range"),
+        ("rm \"$1\"", INPUT, "the editor did not save a file"),
         ("rm \"$1\"; mkdir \"$1\"", FAILED, "a directory"),
-        ("echo nonsense >> \"$1\"", INPUT, "edit:3: range `nonsense`"),
+        ("echo nonsense >> \"$1\"", INPUT, "edit:3: `nonsense`"),
         (
             "echo me >> \"$1\"",
             INPUT,
-            "range `me` is a word for the command line",
+            "`me` works only on the command line",
         ),
         ("printf '\\377\\376x\\0' > \"$1\"", INPUT, "UTF-16"),
         (
             "umask 0; (cat \"$1\"; echo x) > \"$1~\"; chmod 666 \"$1~\"; mv \"$1~\" \"$1\"",
             INPUT,
-            "edit:3: range `x`",
+            "edit:3: `x`",
         ),
     ] {
         let ran = edit(&site, &filter, &editors.editor(script)?, &["--discard"])?;
@@ -278,10 +275,10 @@ fn the_output_of_an_editor_is_a_list_or_is_refused() -> Result<()> {
     // The change affects no packet, so there is no trial.
     let comment = editors.editor("echo '# ours' >> \"$1\"")?;
     let ran = edit(&site, &filter, &comment, &[])?;
-    done(&ran, &["in force: 2 in the list"])?;
+    done(&ran, &["in force: 2 ranges"])?;
     ensure!(filter.status("provisional")?.is_null());
     ensure!(filter.list()?.ends_with("# ours\n"));
-    done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
+    done(&edit(&site, &filter, "true", &[])?, &["no edit"])?;
     nothing_is_kept(&filter)
 }
 
@@ -290,14 +287,11 @@ fn any_ranges_file_can_be_edited() -> Result<()> {
     let (site, filter) = Site::unguarded()?;
     let editors = Editors::new()?;
     // Without a filter and a trial: only the file is written.
-    done(&edit(&site, &filter, "true", &[])?, &["nothing was edited"])?;
+    done(&edit(&site, &filter, "true", &[])?, &["no edit"])?;
     ensure!(!filter.ranges_file().exists());
     let admit = editors.editor(ADMIT)?;
     let ran = edit(&site, &filter, &admit, &[])?;
-    done(
-        &ran,
-        &["no filter is attached: the list is in the file alone"],
-    )?;
+    done(&ran, &["the list is saved; it has no effect"])?;
     ensure!(!ran.stderr.contains("on trial"), "{ran}");
     ensure!(filter.list()?.ends_with("203.0.113.9 # by hand\n"));
     nothing_is_kept(&filter)?;
@@ -305,10 +299,7 @@ fn any_ranges_file_can_be_edited() -> Result<()> {
     filter.ok(&ATTACH)?;
     filter.write_list("nonsense\n")?;
     let mend = editors.editor(&format!("printf '{}' > \"$1\"", LIST.replace('\n', "\\n")))?;
-    done(
-        &edit(&site, &filter, &mend, &[])?,
-        &["in force: 2 in the list"],
-    )?;
+    done(&edit(&site, &filter, &mend, &[])?, &["in force: 2 ranges"])?;
     assert_eq!(filter.list()?, LIST);
 
     let map = ConfigMap::new(LIST)?;
@@ -365,7 +356,7 @@ fn the_editor_is_the_one_that_is_named() -> Result<()> {
     }
     // The editors that are installed, if none is named.
     let ran = run(&site, &filter, &EDIT, &[("PATH", "/nowhere")])?;
-    refused(&ran, INPUT, &["there is no editor"])?;
+    refused(&ran, INPUT, &["no editor found"])?;
     ensure!(ran.stderr.contains("`EDITOR="), "{ran}");
     editors.named("vi", &says("vi"))?;
     let folder = editors.0.path().display().to_string();

@@ -26,7 +26,7 @@ fn a_fault_leads_back_to_the_editor() -> Result<()> {
         "grep -q 203.0.113.999 \"$1\" && sed -i s/999/9/ \"$1\" || echo 203.0.113.999 >> \"$1\"",
     )?;
     let mut terminal = terminal(&site.node, &filter, &editor, &[])?;
-    terminal.shows(&["edit:3: range `203.0.113.999`", "e: edit again, q: quit"])?;
+    terminal.shows(&["edit:3: `203.0.113.999`", "e: edit again, q: quit"])?;
     terminal.press("what?\n")?;
     terminal.shows(&["what?"])?;
     terminal.press("e\n")?;
@@ -53,7 +53,7 @@ fn enter_is_harmless_and_loses_nothing() -> Result<()> {
     }
     // An interrupt at the question ends the command.
     let mut terminal = terminal(&site.node, &filter, "true", &[])?;
-    terminal.shows(&["going on with the edit", "(Enter: q)"])?;
+    terminal.shows(&["continuing the edit", "(Enter: q)"])?;
     terminal.press("\u{3}")?;
     ensure!(terminal.ended()?.is_none());
     assert_eq!(filter.list()?, before);
@@ -85,7 +85,7 @@ fn an_interrupt_in_the_editor_is_for_the_editor() -> Result<()> {
     let mut prompt = terminal(&site.node, &filter, &editor, &["--discard"])?;
     editors.until_open()?;
     prompt.press("\u{3}")?;
-    prompt.shows(&["failed", "what it saved is kept"])?;
+    prompt.shows(&["failed", "your edit is kept"])?;
     ensure!(prompt.ended()? == Some(FAILED));
     Ok(())
 }
@@ -115,7 +115,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     // The next edit puts it in force; with further changes, it asks again.
     let take = "echo '192.0.2.128/25 # colleague' >> \"$1\"";
     let mut prompt = terminal(&site.node, &filter, "true", &["--no-trial"])?;
-    prompt.shows(&["going on with the edit", "e: edit again, y: replace"])?;
+    prompt.shows(&["continuing the edit", "e: edit again, y: replace"])?;
     add("192.0.2.64/26")?;
     prompt.press("y\n")?;
     // Keys that come before the question are discarded.
@@ -128,7 +128,7 @@ fn a_change_during_an_edit_is_not_lost() -> Result<()> {
     let mut prompt = terminal(&site.node, &filter, &editors.editor(take)?, &["--no-trial"])?;
     prompt.shows(&["e: edit again, y: replace"])?;
     prompt.press("y\n")?;
-    prompt.shows(&["in force: 4 in the list"])?;
+    prompt.shows(&["in force: 4 ranges"])?;
     ensure!(prompt.ended()? == Some(0));
     let said = filter.list()?;
     ensure!(
@@ -144,7 +144,7 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
     let editors = Editors::new()?;
     let continues = |words: &[&str]| -> Result<()> {
         let ran = edit(&site, &filter, "true", &["--confirm-within", "5m"])?;
-        ran.stderr_has(&["note: going on with the edit of"])?;
+        ran.stderr_has(&["note: continuing the edit of"])?;
         ran.stderr_has(words)
     };
     for signal in [None, Some(Signal::SIGKILL), Some(Signal::SIGHUP)] {
@@ -165,7 +165,7 @@ fn nothing_is_lost_with_the_terminal() -> Result<()> {
     let mut prompt = terminal(&site.node, &filter, &nonsense, &[])?;
     prompt.shows(&["(Enter: q)"])?;
     prompt.dies()?;
-    continues(&["range `nonsense` is a name"])?;
+    continues(&["`nonsense` is a name"])?;
     // The trial needs no terminal.
     let admit = editors.editor(ADMIT)?;
     let mut on_trial = terminal(&site.node, &filter, &admit, &["--discard"])?;

@@ -30,9 +30,9 @@ fn ready() -> Result<Lab> {
 /// The agent says since when the API is away.
 fn says_away(lab: &mut Lab, cause: &str) -> Result<()> {
     let agent = lab.control_planes[0].agent.process()?;
-    let line = agent.line(|line| line.contains("the API is away since"))?;
+    let line = agent.line(|line| line.contains("the API does not answer since"))?;
     ensure!(
-        line.contains(cause) && line.contains("files stay"),
+        line.contains(cause) && line.contains("stay in force"),
         "{line}"
     );
     let agent = &lab.control_planes[0].agent;
@@ -40,13 +40,16 @@ fn says_away(lab: &mut Lab, cause: &str) -> Result<()> {
         Ok(agent.ran("check", &[])?.code == Some(1))
     })?;
     let doctor = lab.control_planes[0].filter.run(&["doctor"])?;
-    ensure!(doctor.stdout.contains("the API is away since"), "{doctor}");
+    ensure!(
+        doctor.stdout.contains("the API does not answer since"),
+        "{doctor}"
+    );
     agent.ran("check", &["--live"])?.succeeded().map(drop)
 }
 
 fn says_back(lab: &mut Lab) -> Result<()> {
     let agent = lab.control_planes[0].agent.process()?;
-    agent.line(|line| line.contains("the API is back"))?;
+    agent.line(|line| line.contains("the API answers again"))?;
     let agent = &lab.control_planes[0].agent;
     until("the probe passes", || {
         Ok(agent.ran("check", &[])?.code == Some(0))
@@ -100,7 +103,7 @@ fn rights_and_kinds_that_are_gone_change_nothing() -> Result<()> {
     lab.kubectl(&["delete", "authorizedranges", "guests"])?;
     let message = lab.until_report("cp1", "InSync", "ObjectGone")?;
     ensure!(
-        message.starts_with("guests: the object is gone"),
+        message.starts_with("guests: the object was deleted"),
         "{message}"
     );
     stays(&lab)?;
@@ -162,8 +165,8 @@ fn an_older_snapshot_of_etcd_opens_nothing_and_cuts_nobody() -> Result<()> {
 
     lab.restore(&snapshot)?;
     let agent = lab.control_planes[0].agent.process()?;
-    agent.line(|line| line.contains("the API is away since"))?;
-    agent.line(|line| line.contains("the API is back"))?;
+    agent.line(|line| line.contains("the API does not answer since"))?;
+    agent.line(|line| line.contains("the API answers again"))?;
     lab.until_report("cp1", "InSync", "ObjectOlder")?;
     let first = &lab.control_planes[0];
     first.drops_all(&lab.workers[1])?;

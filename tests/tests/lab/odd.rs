@@ -35,7 +35,7 @@ fn a_node_without_its_object_gets_no_list_of_other_nodes() -> Result<()> {
     lab.kubectl(&["label", "node", "worker1", "site=there"])?;
     for_site(&lab, "guests", "there")?;
     until("the list is empty here", || {
-        Ok(file(first, "guests")?.contains("not for this node"))
+        Ok(file(first, "guests")?.contains("no longer for this node"))
     })?;
     first.filter.until_authorized("203.0.113.9", false)?;
     first.drops_all(&lab.unlisted)?;

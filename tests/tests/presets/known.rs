@@ -24,8 +24,8 @@ fn a_file_that_cannot_be_used_leaves_its_last_known_ranges_in_force() -> Result<
     let nodes = file(&filter, "@nodes");
     type Break<'a> = &'a dyn Fn() -> Result<()>;
     let texts = [
-        ("", "holds no range"),
-        ("# none\n", "holds no range"),
+        ("", "the file has no range"),
+        ("# none\n", "the file has no range"),
         ("203.0.113.9\n2001:db8:bb:", "@nodes:2"),
         ("192.0.2.0/33\n", "@nodes:1"),
         ("0.0.0.0/0\n", "wider than /8"),
@@ -35,7 +35,7 @@ fn a_file_that_cannot_be_used_leaves_its_last_known_ranges_in_force() -> Result<
         ("disabled\n", "switches enforcement off"),
         (
             "192.0.2.50 expires=2099-01-01T00:00:00Z\n",
-            "no range here may",
+            "which this list cannot have",
         ),
         ("\0\u{1}\u{2}\n", "@nodes"),
     ];
@@ -56,9 +56,9 @@ fn a_file_that_cannot_be_used_leaves_its_last_known_ranges_in_force() -> Result<
     let fifo = || Ok(mkfifo(&nodes, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let directory = || Ok(fs::create_dir(&nodes)?);
     let breaks: [(Break<'_>, &str); 5] = [
-        (&|| Ok(()), "no such file (`apifence-kube` writes it"),
+        (&|| Ok(()), "no such file (`apifence-kube` or"),
         (&other_link, "another user owns this link"),
-        (&writable, "every user may write"),
+        (&writable, "every user can write"),
         (&fifo, "a FIFO"),
         (&directory, "a directory"),
     ];
@@ -90,7 +90,7 @@ fn stays(site: &Site, filter: &Apifence, daemon: &mut Background, want: &str) ->
     node_gets_in(site)?;
     let drift = filter.status("drift")?.to_string();
     ensure!(
-        drift.contains(want) && drift.contains("its last known ranges stay in force"),
+        drift.contains(want) && drift.contains("its last good ranges stay in force"),
         "{drift}"
     );
     let page = scrape(&site.node)?;
@@ -102,7 +102,7 @@ fn stays(site: &Site, filter: &Apifence, daemon: &mut Background, want: &str) ->
     }
     // A command that changes a list keeps them, too.
     let ran = filter.run(&["ranges", "add", "192.0.2.77"])?;
-    ran.stderr_has(&["its last known ranges stay in force"])?;
+    ran.stderr_has(&["its last good ranges stay in force"])?;
     node_gets_in(site)?;
     if !file(filter, "@nodes").is_dir() {
         write(filter, "@nodes", JOINED)?;
@@ -121,7 +121,7 @@ fn a_boot_without_the_files_finds_what_was_last_known() -> Result<()> {
     fs::remove_file(file(&filter, "@nodes"))?;
     let start = || filter.start(&["run", "--interface", INTERFACE]);
     let mut daemon = start()?;
-    daemon.line(|line| line.contains("its last known ranges stay in force"))?;
+    daemon.line(|line| line.contains("its last good ranges stay in force"))?;
     daemon.line(|line| line.contains("guarding"))?;
     node_gets_in(&site)?;
     site.admin_gets_in(V4, PORT)?;
@@ -163,10 +163,16 @@ fn a_first_start_without_the_file_is_guarded_and_says_who_writes_it() -> Result<
     daemon.line(|line| line.contains("guarding"))?;
     site.is_guarded(PORT)?;
     let log = daemon.line(|line| line.contains("@nodes`: no such file"))?;
-    ensure!(log.contains("`apifence-kube` writes it"), "{log}");
+    ensure!(
+        log.contains("`apifence-kube` or your own program writes it"),
+        "{log}"
+    );
     until_not_ready(&site.node)?;
     let drift = filter.status("drift")?.to_string();
-    ensure!(drift.contains("it authorizes no source yet"), "{drift}");
+    ensure!(
+        drift.contains("it does not authorize any source yet"),
+        "{drift}"
+    );
     write(&filter, "@nodes", JOINED)?;
     filter.until_authorized(UNLISTED[0], true)?;
     node_gets_in(&site)?;
@@ -182,7 +188,7 @@ fn a_node_that_joins_waits_for_no_correction() -> Result<()> {
     write(&filter, "@nodes", JOINED)?;
     filter.until_authorized(UNLISTED[0], true)?;
     filter.write_config("cluster_cidrs = [\"@node\"]\n")?;
-    daemon.line(|line| line.contains("there is no preset `@node`"))?;
+    daemon.line(|line| line.contains("unknown preset `@node`"))?;
     write(&filter, "@nodes", BEFORE)?;
     filter.until_authorized(UNLISTED[0], false)?;
     filter.write_config("cluster_cidrs = [\"@nodes\"]\n")?;
@@ -219,7 +225,7 @@ fn a_node_that_joins_during_a_trial_is_let_in_after_it() -> Result<()> {
     filter.until_authorized(UNLISTED[0], false)?;
     filter.ok(&["ranges", "add", "192.0.2.90", "--confirm-within", "1h"])?;
     write(&filter, "@nodes", JOINED)?;
-    daemon.line(|line| line.contains("they wait for the end of the trial"))?;
+    daemon.line(|line| line.contains("not in force until the trial ends"))?;
     filter.ok(&["confirm"])?;
     filter.until_authorized(UNLISTED[0], true)?;
     filter.ok(&["check", "192.0.2.90"])?;

@@ -23,6 +23,7 @@ pub(crate) fn same(name: &str, filter: &Apifence, said: &[Ran]) {
     settings.add_filter(r"\b\d+ queues?\b", "QUEUES");
     settings.add_filter(r"\(program \d+\)", "(program ...)");
     settings.add_filter(r"\b\d+ s (left|more)", "SECONDS s $1");
+    settings.add_filter(r"on trial for \d+ s,", "on trial for SECONDS s,");
     settings.add_filter(r#""seconds_left": \d+"#, "\"seconds_left\": SECONDS");
     settings.add_filter(r"\b(203\.0\.113\.9|2001:db8:bb::9\]):\d+ ->", "$1:PORT ->");
     settings.add_filter(r#""source_port":\d+"#, r#""source_port":PORT"#);

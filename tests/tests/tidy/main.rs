@@ -1,6 +1,7 @@
 //! What is absent from the sources, checked by reading them.
 
 mod tree;
+mod words;
 
 use std::{
     fs,
@@ -199,42 +200,6 @@ fn comments_fit_into_a_hundred_columns() -> Result<()> {
             let columns = line.chars().count();
             if columns > 100 {
                 found.push(format!("{}:{number}: {columns} columns", path.display()));
-            }
-        }
-    }
-    nothing_found(&found);
-    Ok(())
-}
-
-/// Words that named a mechanism that is gone, or that the glossary replaced.
-#[test]
-fn comments_have_the_words_of_the_glossary() -> Result<()> {
-    let gone = [
-        ("anew", "again"),
-        ("beside", "next to"),
-        ("bunch", "leaf"),
-        ("chunk", "array"),
-        ("leap", "impact"),
-        ("mend", "fix"),
-        ("mended", "fixed"),
-        ("nobody", "no operator, no process"),
-        ("somebody", "an operator, another process"),
-        ("stranger", "unlisted source"),
-        ("strangers", "unlisted sources"),
-        ("strewn", "hashed"),
-        ("whoever", "a process that"),
-    ];
-    let mut found = Vec::new();
-    for (path, text) in sources()? {
-        // The text of help, which a person reads.
-        let help = ["filter-user/src/cli.rs", "xtask/src/main.rs"];
-        if help.iter().any(|help| path == Path::new(help)) || path.ends_with("bench/main.rs") {
-            continue;
-        }
-        for (number, line) in comments(&text) {
-            let lower = line.to_lowercase();
-            for (word, instead) in gone.iter().filter(|(word, _)| has_word(&lower, word)) {
-                found.push(format!("{}:{number}: `{word}`: {instead}", path.display()));
             }
         }
     }

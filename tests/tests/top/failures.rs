@@ -121,7 +121,7 @@ fn another_writer_is_named() -> Result<()> {
     lock.lock()?;
     top.press("y")?;
     top.shows(&["changing"])?;
-    top.shows(&["not added", "holds it", "only one change at a time"])?;
+    top.shows(&["not added", "holds it", "only one change can run"])?;
     ensure!(filter.list()? == list);
     lock.unlock()?;
     top.press("\r\r")?;
@@ -138,7 +138,11 @@ fn a_change_on_trial_comes_first() -> Result<()> {
     let mut top = checked(&site, &filter)?;
     filter.ok(&["ranges", "add", "192.0.2.77", "--confirm-within", "5m"])?;
     top.press("y")?;
-    top.shows(&["not added", "another change waits", "apifence confirm"])?;
+    top.shows(&[
+        "not added",
+        "another change is on trial",
+        "apifence confirm",
+    ])?;
     filter.ok(&["confirm"])?;
     top.press("\r\r")?;
     top.shows(&["nothing changed yet"])?;

@@ -30,7 +30,7 @@ pub(super) fn replace(text: &str, from: &str, to: &str, times: usize) -> Result<
     let found = text.matches(from).count();
     ensure!(
         found == times,
-        "replace `{from}` in an object: it is there {found} times, and not {times}"
+        "replace `{from}` in an object: found {found} times, expected {times}"
     );
     Ok(text.replace(from, to))
 }
@@ -57,7 +57,7 @@ pub(super) fn replace_inside(text: &str, key: &str, inside: &[Option<String>]) -
     }
     ensure!(
         found == inside.len(),
-        "replace what is in `{}`: it is there {found} times, and not {}",
+        "replace text of `{}`: found {found} times, expected {}",
         key.trim(),
         inside.len()
     );

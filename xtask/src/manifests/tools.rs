@@ -64,7 +64,7 @@ impl Tools {
         let set_up = setup::ensure(Purpose::Dist)?;
         ensure!(
             set_up == std::process::ExitCode::SUCCESS,
-            "look at the manifests: the machine is not set up"
+            "check the manifests: the machine is not set up"
         );
         let directory = target_directory()?.join("tools");
         fs::create_dir_all(&directory).context("make a directory for tools")?;
@@ -223,7 +223,7 @@ fn same_digest(file: &Path, wanted: &str) -> Result<()> {
     let have = dist::digest(file)?;
     ensure!(
         have == wanted,
-        "fetch `{}`: it has the SHA-256 {have}, and not {wanted}",
+        "fetch `{}`: its SHA-256 is {have}, not {wanted}",
         file.display()
     );
     Ok(())

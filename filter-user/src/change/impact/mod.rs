@@ -314,14 +314,14 @@ fn listed_as(entries: &[Entry], client: IpAddr) -> Option<String> {
 impl Impact {
     /// The report, one line each; `would`: the change is not made.
     pub(crate) fn lines(&self, would: bool) -> Vec<String> {
-        let (are_cut, is_shut_out) = match would {
-            true => ("would be cut", "would be shut out"),
-            false => ("are cut", "is shut out"),
+        let (are_cut, loses) = match would {
+            true => ("would be cut", "would lose"),
+            false => ("are cut", "loses"),
         };
         let mut lines = Vec::new();
         if let Some(why) = &self.unknown {
             lines.push(format!(
-                "warning: which connections this {} is unknown: {why}",
+                "warning: the connections that this {} are unknown: {why}",
                 if would { "would cut" } else { "cuts" }
             ));
         }
@@ -338,14 +338,14 @@ impl Impact {
         lines.extend(notes.map(|note| format!("note: {note}")));
         let shut_out = |client: &IpAddr, role: &str| {
             format!(
-                "warning: {client}, {role}, {is_shut_out} from the protected ports{}",
+                "warning: {client}, {role}, {loses} the protected ports{}",
                 self.ssh_note()
             )
         };
         let origin = self.shuts_out.iter();
-        lines.extend(origin.map(|client| shut_out(client, "where this shell came in from")));
+        lines.extend(origin.map(|client| shut_out(client, "the address of your SSH session")));
         let others = self.administrators.iter();
-        lines.extend(others.map(|client| shut_out(client, "logged in on this node by SSH")));
+        lines.extend(others.map(|client| shut_out(client, "with an SSH session on this node")));
         lines
     }
 
@@ -364,7 +364,7 @@ impl Impact {
             let mut shut_out = self.shuts_out.iter().chain(&self.administrators);
             let first = shut_out.next()?;
             Some(format!(
-                "it shuts out {first}{}, logged in on this node by SSH",
+                "{first}{}, with an SSH session on this node, would lose the API server",
                 more(shut_out.count())
             ))
         })
@@ -384,9 +384,9 @@ impl Impact {
         let (first, why) = nodes.first_key_value()?;
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         Some(match nodes.len() - 1 {
-            0 => format!("{first} is a node of the cluster{why}, and would lose the API server"),
+            0 => format!("{first}, a cluster node{why}, would lose the API server"),
             others => format!(
-                "{first}{} are nodes of the cluster{why}, and would lose the API server",
+                "{first}{}, cluster nodes{why}, would lose the API server",
                 more(others)
             ),
         })
@@ -397,10 +397,10 @@ impl Impact {
         if let Some(obstacle) = self.obstacle.as_ref().filter(|_| !force) {
             return Err(obstacle.refusal());
         }
-        const MEANT: &str = "`--force` if that is meant, with `--confirm-within 60s` so that it takes itself back; nothing changed";
+        const MEANT: &str = "or use `--force`, with `--confirm-within 60s` so that the change reverts by itself; nothing changed";
         let origin = self.shuts_out.map(|client| {
             format!(
-                "it shuts out {client}, where this shell came in from{}",
+                "{client}, the address of your SSH session, would lose the API server{}",
                 self.ssh_note()
             )
         });
@@ -433,11 +433,12 @@ impl Impact {
         let at = first
             .guard
             .as_ref()
-            .map(|guard| format!(" of {}", guard.ports()));
-        Some(format!(
-            "it cuts every established client{} (connections: {count})",
-            at.unwrap_or_default()
-        ))
+            .map(|guard| format!(" to {}", guard.ports()));
+        let at = at.unwrap_or_default();
+        Some(match count {
+            1 => format!("the only connection{at} would be cut"),
+            count => format!("all {count} connections{at} would be cut"),
+        })
     }
 }
 
@@ -459,7 +460,7 @@ impl Cut {
             (Kind::ClusterNode, why) => {
                 format!(": cluster node ({})", why.unwrap_or_default())
             }
-            (Kind::SshOrigin, _) => ": where this shell came in from".to_owned(),
+            (Kind::SshOrigin, _) => ": your SSH session".to_owned(),
             (Kind::Client, Some(why)) => format!(": {why}"),
             (Kind::Client, None) => String::new(),
         };

@@ -46,7 +46,7 @@ pub(super) fn filtered_connections(
         Some(Ok(tracked)) => tracked,
         Some(Err(_)) => {
             *unseen = Some(
-                "forwarded connections (to pods, containers, guests) are not among them: the kernel does not tell which it tracks"
+                "the count leaves out forwarded connections (to pods, containers, guests): the kernel does not list them"
                     .to_owned(),
             );
             Vec::new()

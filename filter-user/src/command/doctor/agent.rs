@@ -44,7 +44,7 @@ pub(super) fn agent(directory: &Path, now: Timestamp) -> Option<Check> {
         Ok(bytes) => bytes,
     };
     let Ok(health) = serde_json::from_slice::<Health>(&bytes) else {
-        return Some(unclear("this is not what the agent writes"));
+        return Some(unclear("this is not a file of the agent"));
     };
     if now.duration_since(health.alive).unsigned_abs() > MAX_AGE {
         return Some(unclear(&format!(
@@ -59,9 +59,9 @@ pub(super) fn agent(directory: &Path, now: Timestamp) -> Option<Check> {
     Some(warn(
         CHECK,
         format!(
-            "the API is away since {since:.0}, and the lists from it stay: {}",
+            "the API does not answer since {since:.0}; its last lists stay in force: {}",
             visible_in_line(&cause)
         ),
-        "the agent goes on by itself once the API is back; docs/kubernetes.md has the causes",
+        "the agent continues when the API answers; docs/kubernetes.md lists causes",
     ))
 }

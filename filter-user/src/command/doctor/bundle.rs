@@ -106,7 +106,7 @@ pub(super) fn write(
     write_text(path, text.as_bytes(), 0o600).map_err(|error| {
         UserError::failed(
             format!("write report `{}`: {}", path.display(), errno(&error)),
-            "name a file in a folder that is there and writable",
+            "name a file in a writable folder",
         )
     })
 }

@@ -40,7 +40,7 @@ pub(super) struct Examination<'a> {
     now: Clocks,
 }
 
-/// How many foreign clients are named: anybody can be one of many.
+/// How many foreign clients are named: anyone can be one of many.
 const MAX_CLIENTS: usize = 20;
 
 /// A failed check that an error explains.
@@ -99,7 +99,7 @@ impl<'a> Examination<'a> {
         checks.extend(self.clients());
         checks.extend(self.warnings());
         let notes = self.survey.notes.iter();
-        checks.extend(notes.map(|note| warn("node", note, "see whether that is meant")));
+        checks.extend(notes.map(|note| warn("node", note, "check whether you want that")));
         checks
     }
 
@@ -118,14 +118,17 @@ impl<'a> Examination<'a> {
         let file = &self.context.file;
         if !file.errors.is_empty() {
             let causes = InputErrors::new(file.errors.clone()).causes().into_iter();
-            let fix = "`apifence config` says how to correct it; what is in force stays in force";
+            let fix = "`apifence config` shows the fix; the policy stays in force";
             return causes.map(|cause| fail("config", cause, fix)).collect();
         }
         vec![match file.exists {
             true => ok("config", format!("`{}` can be read", file.path)),
             false => warn(
                 "config",
-                format!("there is no config file `{}`: the defaults hold", file.path),
+                format!(
+                    "there is no config file `{}`: the defaults apply",
+                    file.path
+                ),
                 "`apifence init` writes one",
             ),
         }]
@@ -140,7 +143,7 @@ impl<'a> Examination<'a> {
             .faults
             .iter()
             .map(|(name, error)| {
-                let fix = "mend its file; its entries stay as they were last in force";
+                let fix = "fix its file; its last good entries stay in force";
                 fail("lists", format!("list `{name}`: {error:#}"), fix)
             })
             .collect();
@@ -149,7 +152,7 @@ impl<'a> Examination<'a> {
             checks.push(warn(
                 "lists",
                 format!("there is no list: `{file}` is missing"),
-                "`apifence init` writes one, and so does `apifence ranges set CIDR,...`",
+                "`apifence init` or `apifence ranges set CIDR,...` writes one",
             ));
         } else if checks.is_empty() {
             let names = join(read.lists.iter().map(|(name, _)| name.as_str()));
@@ -172,7 +175,7 @@ impl<'a> Examination<'a> {
             "monitoring" => warn(
                 "filter",
                 headline,
-                "once everyone is listed: `apifence enforce --confirm-within 5m`",
+                "when every client is listed: `apifence enforce --confirm-within 5m`",
             ),
             "off" => warn(
                 "filter",
@@ -182,16 +185,16 @@ impl<'a> Examination<'a> {
             "detached" => warn(
                 "filter",
                 headline,
-                "`apifence init` on a new node; `apifence attach --mode monitor` drops nothing",
+                "on a new node, `apifence init`; else `apifence attach --mode monitor`, which drops nothing",
             ),
-            _ => fail("filter", headline, "`apifence status` says more"),
+            _ => fail("filter", headline, "`apifence status` shows more"),
         }];
         if let Some(provisional) = &status.provisional {
             let fix = "`apifence confirm` keeps it";
             checks.push(warn("filter", provisional.to_string(), fix));
         }
         let drift = status.drift.iter();
-        let fix = "`apifence status` says what puts them in force, or why they cannot be";
+        let fix = "`apifence status` shows the reason and the fix";
         checks.extend(
             drift.map(|drift| fail("filter", format!("files and kernel differ: {drift}"), fix)),
         );
@@ -213,14 +216,14 @@ impl<'a> Examination<'a> {
             Ok(Some(_)) => ok("service", "`apifence run` is up and follows the files"),
             Ok(None) => warn(
                 "service",
-                "`apifence run` is not up: edits, new addresses and new interfaces are not followed",
+                "`apifence run` is not up: edits, new addresses and new interfaces have no effect",
                 fix,
             ),
             Err(error) => failed("service", &error),
         }];
         let wanted = "/etc/systemd/system/multi-user.target.wants/apifence.service";
         if self.root.has_unit("apifence.service") && !self.root.has(wanted) {
-            let message = "the service is not enabled: after a boot the ports are open";
+            let message = "the service is not enabled: after a reboot the ports are open";
             checks.push(warn("service", message, fix));
         }
         checks
@@ -269,9 +272,7 @@ impl<'a> Examination<'a> {
         let claims = claims.into_iter().map(|(_, why)| {
             fail(
                 "port",
-                format!(
-                    "{why}, and it is protected: its clients are dropped unless they are listed"
-                ),
+                format!("{why}; this port is protected: its clients need entries in the list"),
                 format!("`ports = [{rest}]` in the config file"),
             )
         });
@@ -285,17 +286,17 @@ impl<'a> Examination<'a> {
             let line = interface.line();
             if is_attached && !interface.is_guarded && interface.can_be_guarded() {
                 let fix = format!(
-                    "`interfaces` in the config file, or `apifence attach --interface {}`",
+                    "add it to `interfaces` in the config file, or run `apifence attach --interface {}`",
                     interface.name
                 );
-                return fail("interface", format!("{line}; it has no filter"), fix);
+                return fail("interface", format!("{line}; no filter"), fix);
             }
             match &interface.hook {
                 Hook::Native => ok("interface", line),
                 Hook::Generic(_) | Hook::Unclear(_) => warn(
                     "interface",
                     line,
-                    "generic XDP drops too, at a higher cost: `apifence explain W11`",
+                    "generic XDP works, but drops cost more CPU time: `apifence explain W11`",
                 ),
                 Hook::Foreign(_, fix) | Hook::Refused(_, fix) => fail("interface", line, fix),
             }
@@ -330,12 +331,12 @@ impl<'a> Examination<'a> {
             .map(|network| format!("{} ({})", network.value, network.why))
             .collect();
         if missing.is_empty() {
-            return vec![ok("cluster", "nodes and pods that were found are let in")];
+            return vec![ok("cluster", "all nodes and pods found here are allowed")];
         }
-        let fix = "`cluster_cidrs` in the config file; `apifence init --print` writes it out";
+        let fix = "set `cluster_cidrs` in the config file; `apifence init --print` prints the line";
         let missing = missing.into_iter();
         missing
-            .map(|one| warn("cluster", format!("not let in: {one}"), fix))
+            .map(|one| warn("cluster", format!("not allowed: {one}"), fix))
             .collect()
     }
 
@@ -353,8 +354,8 @@ impl<'a> Examination<'a> {
         if more > 0 {
             checks.push(warn(
                 "client",
-                format!("{more} more are connected, and are not let in"),
-                "`apifence suggest` names them",
+                format!("{more} more connected clients are not allowed"),
+                "`apifence suggest` lists them",
             ));
         }
         if let Some(ssh) = self.survey.ssh
@@ -365,14 +366,14 @@ impl<'a> Examination<'a> {
         {
             checks.push(warn(
                 "client",
-                format!("{ssh}, the address of this SSH session, is not let in"),
-                "`apifence ranges add me`, if you use `kubectl` from there",
+                format!("{ssh}, the address of your SSH session, is not allowed"),
+                "run `apifence ranges add me` if you use `kubectl` from there",
             ));
         }
         if checks.is_empty() && clients.len() > 0 {
             checks.push(ok(
                 "client",
-                format!("all {} that are connected are let in", clients.len()),
+                format!("all {} connected clients are allowed", clients.len()),
             ));
         }
         checks
@@ -405,10 +406,10 @@ impl<'a> Examination<'a> {
 /// The result for a client that is connected and not let in.
 fn left_out(client: &Client) -> Check {
     let Client { address, why, .. } = client;
-    let message = format!("{address} is connected, and is not let in: {why}");
+    let message = format!("{address} is connected, but not allowed: {why}");
     let add = format!("`apifence ranges add {address}`");
     match client.kind {
-        _ if client.is_foreign() => warn("client", message, add + ", if it is yours"),
+        _ if client.is_foreign() => warn("client", message, add + " if it is yours"),
         ClientKind::Administrator => fail("client", message, add),
         _ => fail("client", message, "`cluster_cidrs` in the config file"),
     }

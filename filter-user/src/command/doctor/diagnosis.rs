@@ -111,7 +111,7 @@ impl fmt::Display for Diagnosis {
         let ok = self.checks.len() - self.warned - self.failed;
         write!(
             f,
-            "{ok} in order, {} warned, {} failed",
+            "{ok} ok, {} warnings, {} failed",
             self.warned, self.failed
         )
     }

@@ -45,7 +45,7 @@ impl fmt::Display for Files<'_> {
         writeln!(f, "# {}\n\n{}", self.config_file, self.config)?;
         match self.ranges {
             Some(ranges) => writeln!(f, "# {}\n\n{ranges}", self.ranges_file),
-            None => writeln!(f, "# {}: it is there already, and stays", self.ranges_file),
+            None => writeln!(f, "# {}: exists already, not changed", self.ranges_file),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
     let mut proposal = Proposal::new(&survey);
     let is_wanted = args.yes || args.print || questions::ask(&mut proposal, &survey)?;
     if !is_wanted {
-        eprint("nothing was written, and nothing is attached");
+        eprint("nothing written, nothing attached");
         return Ok(1);
     }
     let has_list = matches!(read_ranges(&context.global.ranges_file), Ok(Some(_)));
@@ -85,14 +85,12 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
         // Another command may have attached a filter that goes by these files.
         if context.pins.interfaces().is_ok_and(|pins| !pins.is_empty()) {
             return Err(error.context(
-                "start in monitor mode: the files that `init` wrote stay, for a filter is attached",
+                "start in monitor mode: the files from `init` stay, because a filter is attached",
             ));
         }
         written.take_back();
         mode.take_back();
-        return Err(
-            error.context("start in monitor mode: the files that `init` wrote are gone again")
-        );
+        return Err(error.context("start in monitor mode: removed the files from `init` again"));
     }
     context.global.output.result(&files)?;
     next(&root);
@@ -101,11 +99,12 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> Result<u8> {
 
 /// Refuses to replace what an operator set up.
 fn refuse_existing(context: &Context) -> Result<()> {
-    WatchLock::refuse(&context.pins.watch(), "set up filter")?;
-    const PRINT: &str = "`apifence init --print` shows what it would write, `apifence doctor` looks at what is there";
+    WatchLock::refuse(&context.pins.watch(), "init")?;
+    const PRINT: &str =
+        "`apifence init --print` prints the proposed files; `apifence doctor` checks this node";
     if !context.pins.interfaces()?.is_empty() {
         return Err(UserError::input(
-            "set up filter: one is attached already",
+            "set up filter: a filter is already attached",
             PRINT,
         ));
     }
@@ -113,8 +112,8 @@ fn refuse_existing(context: &Context) -> Result<()> {
     let is_set = context.config.rows().iter().any(|row| row.source == "file");
     if is_set || !context.file.errors.is_empty() || !context.config.lists.is_empty() {
         return Err(UserError::input(
-            format!("set up filter: `{path}` is there, and sets something"),
-            format!("move it aside, or change it by hand; {PRINT}"),
+            format!("set up filter: `{path}` already has settings"),
+            format!("rename it, or edit it by hand; {PRINT}"),
         ));
     }
     // A list that cannot be read is not replaced.
@@ -180,7 +179,7 @@ impl Written {
         if let Some(ranges) = files.ranges {
             // What is written must be a list: the comments have words of others.
             RangesFile::parse(ranges)
-                .map_err(|_| anyhow::anyhow!("write list: it cannot be read back"))?;
+                .map_err(|_| anyhow::anyhow!("write list: reading it back failed"))?;
             let path = context.global.ranges_file.display().to_string();
             written.add(&path, ranges)?;
         }
@@ -204,7 +203,7 @@ impl Written {
         write_text(&target, text.as_bytes(), 0o644).map_err(|error| {
             UserError::failed(
                 format!("write `{path}`: {}", errno(&error)),
-                "nothing was written, and nothing is attached",
+                "nothing written, nothing attached",
             )
         })?;
         self.files.push((path, before));
@@ -262,14 +261,14 @@ fn attach(context: &Context) -> Result<()> {
 /// Says what to do next.
 fn next(root: &Root) {
     let lines = [
-        "nothing is dropped yet. Next:",
-        "  apifence top                            # who comes, and who would be dropped",
-        "  apifence doctor                         # what is still to be put right",
-        "  apifence suggest                        # in a day: ranges for those that are missing",
+        "nothing is dropped yet; next:",
+        "  apifence top                            # watch clients and sources that would be dropped",
+        "  apifence doctor                         # check this node",
+        "  apifence suggest                        # after a day: ranges for clients that are not listed",
         "  apifence enforce --confirm-within 5m    # then `apifence confirm`",
     ];
     let service =
-        "  systemctl enable --now apifence         # follow the files, and come back after a boot";
+        "  systemctl enable --now apifence         # follow the files, and start after a reboot";
     let has_service = root.has_unit("apifence.service");
     for (place, line) in lines.into_iter().enumerate() {
         eprint(line);

@@ -34,7 +34,7 @@ impl Row {
     }
 }
 
-/// How many clients are named: anybody can be one of many.
+/// How many clients are named: anyone can be one of many.
 const MAX_CLIENTS: usize = 50;
 
 /// The settings and the list.
@@ -82,8 +82,8 @@ impl Proposal {
     /// The text of the config file.
     pub(super) fn config(&self, survey: &Survey) -> String {
         let mut text = heading("Settings of apifence", survey);
-        text.push_str("# `apifence config` shows all settings, and where each comes from.\n\n");
-        text.push_str("# The TCP ports through which the API server is reached.\n");
+        text.push_str("# `apifence config` shows all settings and their sources.\n\n");
+        text.push_str("# TCP ports of the API server.\n");
         array(&mut text, "ports", &self.ports, false, false);
         // Without the setting, interfaces are known by their default routes at any time.
         let is_default = self.interfaces.iter().all(|row| {
@@ -91,14 +91,14 @@ impl Proposal {
             own.any(|one| one.name == row.value && one.is_default == row.is_set)
         });
         text.push_str(if is_default {
-            "\n# The interfaces with the default routes, which need not be named.\n"
+            "\n# Interfaces. The default is the interfaces with a default route.\n"
         } else {
-            "\n# The interfaces through which other machines reach these ports.\n"
+            "\n# Interfaces through which other machines reach these ports.\n"
         });
         array(&mut text, "interfaces", &self.interfaces, true, is_default);
         text.push_str(
-            "\n# The cluster's own networks, let in besides the list: other nodes, pods, probes of balancers. A node that is missing\n\
-             # here and in the list loses the API server, and becomes `NotReady`.\n",
+            "\n# Networks of the cluster: nodes, pods, health probes. They are allowed in addition to the list.\n\
+             # A node that is neither here nor in the list loses the API server and becomes `NotReady`.\n",
         );
         array(&mut text, "cluster_cidrs", &self.cluster, true, false);
         text.push_str(&guard(survey));
@@ -107,19 +107,22 @@ impl Proposal {
 
     /// The text of the ranges file.
     pub(super) fn ranges(&self, survey: &Survey) -> String {
-        let mut text = heading("Who reaches the API server, besides the cluster", survey);
-        text.push_str("# One entry a line: CIDR [expires=TIME] [# comment]\n\n");
+        let mut text = heading(
+            "Authorized ranges, in addition to the cluster's networks",
+            survey,
+        );
+        text.push_str("# One entry on each line: CIDR [expires=TIME] [# comment]\n\n");
         let (set, others): (Vec<&Row>, Vec<&Row>) = self.ranges.iter().partition(|row| row.is_set);
         if set.is_empty() {
             text.push_str(
-                "0.0.0.0/32 # no source yet but the cluster; `apifence ranges add` takes the place of this line\n",
+                "0.0.0.0/32 # no entry yet; the first `apifence ranges add` replaces this line\n",
             );
         }
         for row in set {
             let _ = writeln!(text, "{} # {}", row.value, row.why);
         }
         if !others.is_empty() {
-            text.push_str("\n# Connected when this was written. Take the first `#` away from those that you know.\n");
+            text.push_str("\n# Clients that were connected during `init`. Delete the first `#` of those that you know.\n");
         }
         for row in others.iter().take(MAX_CLIENTS) {
             let _ = writeln!(text, "# {} # {}", row.value, row.why);
@@ -127,7 +130,7 @@ impl Proposal {
         if let Some(more @ 1..) = others.len().checked_sub(MAX_CLIENTS) {
             let _ = writeln!(
                 text,
-                "# {more} more: `apifence suggest` joins them to ranges"
+                "# {more} more: `apifence suggest` groups them into ranges"
             );
         }
         text
@@ -155,8 +158,8 @@ fn guard(survey: &Survey) -> String {
     };
     let etcd = etcd.replace(char::is_control, "?");
     format!(
-        "\n# etcd is here too ({etcd}): its ports may have a list of their own, so that no other source reaches them.\n\
-         # First `apifence ranges set --list control-plane {members}`.\n\
+        "\n# etcd also runs on this node ({etcd}). To give its ports their own list, first run\n\
+         # `apifence ranges set --list control-plane {members}`, then use these lines:\n\
          # [[guard]]\n# ports = [2379, 2380]\n# lists = [\"control-plane\"]\n"
     )
 }
@@ -247,10 +250,7 @@ pub(super) fn facts(survey: &Survey) -> Vec<String> {
             lines.push(format!("{what:<15}{}", visible_in_line(&text)));
         }
     };
-    let kind = survey
-        .control_plane
-        .distribution
-        .unwrap_or("none was found");
+    let kind = survey.control_plane.distribution.unwrap_or("none found");
     let kubelet = survey.kubelet.as_ref();
     let kubelet = kubelet.map_or_else(String::new, |kubelet| format!("; kubelet: {kubelet}"));
     add("control plane", vec![format!("{kind}{kubelet}")]);

@@ -20,7 +20,7 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
     answer("TCP ports to protect", &mut proposal.ports, true, |text| {
         let port = text.parse::<u16>().ok().filter(|port| *port != 0);
         port.map(|port| vec![port.to_string()])
-            .ok_or_else(|| format!("`{text}` is no port: write numbers like `6443, 8443`"))
+            .ok_or_else(|| format!("`{text}` is not a port: write numbers like `6443, 8443`"))
     })?;
     let names: Vec<&str> = survey
         .interfaces
@@ -37,13 +37,13 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
                 return Ok(vec![text.to_owned()]);
             }
             Err(format!(
-                "no interface `{text}` has packets from other machines; there are {}",
+                "`{text}` is not an interface with packets from other machines; choose from {}",
                 names.join(", ")
             ))
         },
     )?;
     answer(
-        "Networks of the cluster (nodes, pods, probes of balancers)",
+        "Networks of the cluster (nodes, pods, health probes)",
         &mut proposal.cluster,
         false,
         |text| match ClusterCidr::parse(text) {
@@ -52,13 +52,13 @@ pub(super) fn ask(proposal: &mut Proposal, survey: &Survey) -> Result<bool> {
         },
     )?;
     answer(
-        "Addresses and networks of people and programs to let in",
+        "Other addresses and networks to allow",
         &mut proposal.ranges,
         false,
         ranges,
     )?;
     loop {
-        let text = line("Write the files, and start in monitor mode, which drops nothing? [Y/n] ")?;
+        let text = line("Write the files and start in monitor mode (drops nothing)? [Y/n] ")?;
         match text.to_lowercase().as_str() {
             "" | "y" | "yes" => return Ok(true),
             "n" | "no" => return Ok(false),
@@ -107,14 +107,14 @@ fn answer(
         let values: Result<Vec<Vec<String>>, String> = words.map(&parse).collect();
         match values {
             Ok(values) if values.is_empty() && needs_one => {
-                eprint("without one of them nothing is protected; an empty line takes those above");
+                eprint("at least one is necessary; press Enter for the values above");
             }
             Ok(values) => {
                 set(rows, &values.concat());
                 return Ok(());
             }
             Err(error) if needs_one => eprint(error),
-            Err(error) => eprint(format_args!("{error}; a dash for none")),
+            Err(error) => eprint(format_args!("{error}; type `-` for none")),
         }
     }
 }
@@ -126,7 +126,7 @@ fn set(rows: &mut Vec<Row>, values: &[String]) {
     }
     for value in values {
         if !rows.iter().any(|row| row.value == *value) {
-            rows.push(Row::new(value, "given at `apifence init`", true));
+            rows.push(Row::new(value, "typed in `apifence init`", true));
         }
     }
 }
@@ -146,8 +146,8 @@ fn line(question: &str) -> Result<String> {
     match read {
         Ok(1..) => Ok(text.trim().to_owned()),
         _ => Err(UserError::input(
-            "read answer: standard input has ended",
-            "`apifence init --yes` takes what was found, `--print` shows it; nothing was written",
+            "read answer: end of standard input",
+            "`apifence init --yes` accepts the proposal, `--print` shows it; nothing written",
         )),
     }
 }

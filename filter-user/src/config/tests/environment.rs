@@ -50,7 +50,7 @@ fn a_variable_is_named_as_the_flag_or_as_the_key() {
     assert!(
         errors[0]
             .0
-            .contains("APIFENCE_PORT and APIFENCE_PORTS differ")
+            .contains("APIFENCE_PORT and APIFENCE_PORTS set the same setting")
     );
     assert!(config.has_unreadable(&["ports"]));
 }
@@ -90,7 +90,7 @@ const INVALID: [(&str, &str, &str, &str); 7] = [
     (
         "APIFENCE_METRICS_LISTEN",
         "9464",
-        "invalid value `9464`: an address",
+        "invalid value `9464`: write an address",
         "--metrics",
     ),
     (
@@ -126,13 +126,13 @@ fn an_empty_variable_is_not_given_and_a_bad_one_is_named() {
 #[test]
 fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
     for (variable, hint) in [
-        ("APIFENCE_PROT", "`APIFENCE_PORT` is meant?"),
+        ("APIFENCE_PROT", "did you mean `APIFENCE_PORT`?"),
         ("APIFENCE_INTERFACS", "`APIFENCE_INTERFACE"),
         (
             "APIFENCE_NO_NODE_ADDRESSES",
-            "`APIFENCE_NODE_ADDRESSES` is meant?",
+            "did you mean `APIFENCE_NODE_ADDRESSES`?",
         ),
-        ("APIFENCE_CONFIG_FILE", "`APIFENCE_CONFIG` is meant?"),
+        ("APIFENCE_CONFIG_FILE", "did you mean `APIFENCE_CONFIG`?"),
         ("APIFENCE_AUTHORIZED_IP_RANGES", "`apifence ranges set`"),
         ("APIFENCE_XYZZY", "unset it"),
     ] {
@@ -142,7 +142,7 @@ fn an_unknown_variable_is_named_and_the_nearest_that_is_known() {
         };
         assert_eq!(
             *cause,
-            format!("environment: there is no setting `{variable}`")
+            format!("environment: unknown variable `{variable}`")
         );
         assert!(have_hint.contains(hint), "{variable}: {have_hint}");
     }

@@ -64,7 +64,7 @@ fn an_unset_key_keeps_its_active_value() {
     assert_eq!(
         changes(&typed.over(&both, true), &both),
         [
-            "warning: outbound addresses 192.0.2.7/32 (was 192.0.2.7/32, 192.0.2.8/32): nothing but the list lets 192.0.2.8/32 in"
+            "warning: outbound addresses 192.0.2.7/32 (was 192.0.2.7/32, 192.0.2.8/32): only the list still allows 192.0.2.8/32"
         ]
     );
     let mut typed = Config::default();
@@ -110,15 +110,15 @@ fn a_setting_that_opens_or_blocks_needs_force() {
         (&|want| want.mode = PolicyMode::Monitor, &[]),
         (
             &|want| want.node_addresses = false,
-            &["nothing but the list lets the node's own addresses in"],
+            &["only the list still allows the node's own addresses"],
         ),
         (
             &|want| want.cluster = vec![cidr("10.0.0.0/9")],
-            &["nothing but the list lets 10.0.0.0/8, 192.0.2.0/24 in"],
+            &["only the list still allows 10.0.0.0/8, 192.0.2.0/24"],
         ),
         (
             &|want| want.outbound = Vec::new(),
-            &["nothing but the list lets 198.51.100.1/32 in"],
+            &["only the list still allows 198.51.100.1/32"],
         ),
         (
             &|want| {
@@ -180,7 +180,7 @@ fn taking_a_preset_away_needs_force_whatever_is_in_its_file() {
             ..Config::default().settings()
         }
     };
-    let cut = |whom: &str| vec![format!("nothing but the list lets {whom} in")];
+    let cut = |whom: &str| vec![format!("only the list still allows {whom}")];
     for (had, now, want) in [
         (&["@nodes", "@pods"][..], &["@pods"][..], cut("@nodes")),
         (&["@nodes"], &["0.0.0.0/1"], cut("@nodes")),

@@ -36,8 +36,8 @@ impl Follower {
         let now = read.lists.only(&settings.cluster_files()).ranges();
         if let Some(words) = messages::describe_cluster(self.known.cluster.as_ref(), &now) {
             let error = UserError::failed(
-                format!("{words}: they wait for the end of the trial"),
-                "`apifence confirm` or `apifence ranges rollback` ends it",
+                format!("{words}: not in force until the trial ends"),
+                "`apifence confirm` or `apifence ranges rollback` ends the trial",
             );
             self.alerts.raise(WAITING, &error);
         }

@@ -29,7 +29,7 @@ pub(super) const LIST: &str = "the list";
 pub(super) const SETTINGS: &str = "the settings";
 pub(super) const ADDRESSES: &str = "the node's addresses";
 pub(super) const CLUSTER: &str = "the cluster's addresses";
-pub(super) const ENFORCED: &str = "whether it is enforced";
+pub(super) const ENFORCED: &str = "the mode";
 
 /// The policy in force, as it is compared with the files.
 pub(super) struct InForce {
@@ -104,7 +104,7 @@ impl Drift {
         });
         match (reasons.as_slice(), is_first) {
             ([], false) => None,
-            ([], true) => Some("the files and the node's addresses are read".to_owned()),
+            ([], true) => Some("read the files and the node's addresses".to_owned()),
             (reasons, _) => Some(format!("{} changed", reasons.join(" and "))),
         }
     }
@@ -177,7 +177,7 @@ impl Follower {
             reasons.push(SETTINGS);
         }
         if self.has_config && !is_of_files && reasons.is_empty() {
-            reasons.push("what the policy is made from");
+            reasons.push("the source of the policy");
         }
         if was_off != (want.list == List::Off) {
             reasons.push(ENFORCED);
@@ -191,10 +191,10 @@ impl Follower {
             reasons.push(CLUSTER);
         }
         if record.decapsulates != self.decapsulation.read()?.bits() {
-            reasons.push("what the node takes out of other packets");
+            reasons.push("the node's decapsulation");
         }
         if wall_minus_boot.abs() > SET_BY_HAND && want.expires() {
-            reasons.push("the clock, and expiries with it");
+            reasons.push("the clock and all expiries");
         }
         Ok(Drift {
             reasons,

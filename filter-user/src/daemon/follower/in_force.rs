@@ -28,7 +28,7 @@ use crate::{
     daemon::alerts::sentence,
     kernel::bpf::{Maps, PolicyState, Slot},
     policy::author::Author,
-    ranges::{ListName, Lists},
+    ranges::{ListName, Lists, in_ranges},
     store::{FileStamp, History, PolicyMark, ReadLists, TrialStore, WatchedLists, WriterLock},
     ui::{error::UserError, output::eprint, progress::Progress},
 };
@@ -228,7 +228,7 @@ impl Follower {
                 "read ranges file `{}`: no such file",
                 self.context.global.ranges_file.display()
             ),
-            "the list in force stays in force; `apifence ranges set CIDR,...` writes a new one",
+            "the list stays in force; `apifence ranges set CIDR,...` writes a new file",
         ))
     }
 
@@ -285,7 +285,7 @@ impl Follower {
             self.note_generation(maps, waiting.slot)?;
             return Ok(false);
         }
-        eprint("note: the files were edited again: the edit on trial is taken back");
+        eprint("note: the files were edited again: the edit on trial reverts");
         maps.select(waiting.slot.other())?;
         self.last_trial = None;
         self.known = KnownPolicy {
@@ -317,10 +317,10 @@ impl Follower {
             is_over |= order == Ordering::Less;
             eprint(match order {
                 Ordering::Less => {
-                    "note: the change on trial is over: what was before is in force again"
+                    "note: the change on trial reverted: the previous policy is in force"
                 }
                 Ordering::Equal => "note: the change on trial was confirmed",
-                Ordering::Greater => "note: the change on trial is over, and another one was made",
+                Ordering::Greater => "note: the change on trial ended with another change",
             });
             self.known.state = Some(maps.standing()?);
             // Another change is news.
@@ -346,8 +346,8 @@ impl Follower {
         self.hold_after_rollback |= was_tried && !self.reload_requested;
         if self.hold_after_rollback && drift.is_other_policy && !drift.reasons.is_empty() {
             return Err(UserError::failed(
-                "follow files: a change on trial was not confirmed, and the files say something else than what returned",
-                "edit them again, or `systemctl reload apifence`, to put them in force; `apifence ranges rollback 1` puts the list in force back into the file",
+                "follow files: a change on trial was not confirmed and reverted; the files still have it",
+                "to apply them, edit them again or run `systemctl reload apifence`; `apifence ranges rollback 1` writes the list in force to the file",
             ));
         }
         Ok(())
@@ -433,7 +433,8 @@ impl Follower {
         if let Some(reasons) = drift.other_reasons(is_first) {
             let entries = want.list.entries().len();
             eprint(format_args!(
-                "note: {reasons}: in force: {entries} in the list"
+                "note: {reasons}; in force: {}",
+                in_ranges(entries)
             ));
         }
     }
@@ -471,6 +472,6 @@ impl Follower {
             let by = maps.author(waiting.slot).ok().flatten();
             messages::report_other_author(by, seen, &messages::PolicySnapshot { list, settings });
         }
-        eprint("note: a change is on trial: it waits for `apifence confirm`");
+        eprint("note: a change is on trial; `apifence confirm` keeps it");
     }
 }

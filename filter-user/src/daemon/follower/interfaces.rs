@@ -25,8 +25,8 @@ impl Follower {
         // If the impact is unknown, the interfaces are guarded: an open port is worse.
         if let Ok(Some(reason)) = self.would_cut(&wanted) {
             let error = UserError::failed(
-                format!("guard the interfaces that the config file names: {reason}"),
-                "list those sources, or name them in `cluster_cidrs`; or set `on_cut = \"apply\"`",
+                format!("guard the interfaces in the config file: {reason}"),
+                "add those sources to the list or to `cluster_cidrs`; or set `on_cut = \"apply\"`",
             );
             self.alerts.raise(INTERFACES, &error);
             self.health

@@ -9,18 +9,18 @@ use jiff::Timestamp;
 use crate::{
     config::{SettingChange, Settings},
     policy::{Difference, Prefixes, author::Author},
-    ranges::{List, Lists, remarks},
+    ranges::{List, Lists, in_ranges, remarks},
     ui::output::eprint,
 };
 
 /// How many entries one line names.
 const MAX_NAMED: usize = 5;
 
-/// The difference of two lists in one line: `+203.0.113.10/32 (bastion); 5 in the list`.
+/// The difference of two lists in one line: `+203.0.113.10/32 (bastion); 5 ranges`.
 fn describe_difference(before: Option<&List>, list: &List, sources: Option<&Prefixes>) -> String {
     let total = match list {
-        List::Off => return "enforcement is off, everyone passes".to_owned(),
-        List::Ranges(entries) => format!("{} in the list", entries.len()),
+        List::Off => return "enforcement is off: every source passes".to_owned(),
+        List::Ranges(entries) => in_ranges(entries.len()),
     };
     let Some(before) = before else {
         return total;
@@ -44,9 +44,9 @@ pub(crate) fn report_applied(
     sources: &Prefixes,
     changes: &[SettingChange],
 ) {
-    changes.iter().for_each(eprint);
-    if !changes.is_empty() {
-        eprint("note: the config file is in force");
+    for change in changes {
+        let (severity, what) = words(change);
+        eprint(format_args!("{severity}: config applied: {what}"));
     }
     let list = &lists.union();
     if record.list == lists.digest() {
@@ -60,10 +60,10 @@ pub(crate) fn report_applied(
         "note"
     };
     let what = match lists.iter().any(|(name, _)| !name.is_default()) {
-        true => "files of the lists are",
-        false => "ranges file is",
+        true => "list files",
+        false => "ranges file",
     };
-    eprint(format_args!("{severity}: the {what} in force: {words}"));
+    eprint(format_args!("{severity}: {what} applied: {words}"));
     let have = before.as_ref().map_or(&[][..], List::entries);
     let difference = Difference::new(have, list.entries());
     let remarks = remarks(list.entries(), |range| difference.is_new_or_changed(range));
@@ -85,11 +85,15 @@ pub(crate) fn describe_cluster(
     if more > 0 {
         words.push(format!("and {more} more"));
     }
-    words.push(format!("{} in the files of the cluster", now.len()));
-    Some(format!(
-        "the cluster's addresses changed: {}",
-        words.join("; ")
-    ))
+    words.push(format!("{} from the cluster", in_ranges(now.len())));
+    Some(format!("cluster addresses: {}", words.join("; ")))
+}
+
+/// The severity of a change of a setting, and the change in words.
+fn words(change: &SettingChange) -> (String, String) {
+    let text = change.to_string();
+    let (severity, what) = text.split_once(": ").unwrap_or(("note", &text));
+    (severity.to_owned(), what.to_owned())
 }
 
 /// The policy in force when it was last examined.
@@ -114,8 +118,7 @@ pub(crate) fn report_other_author(
     let mut is_reported = false;
     if let (Some(have), Some(want)) = (&seen.settings, &now.settings) {
         for change in want.changes_from(have) {
-            let change = change.to_string();
-            let (severity, what) = change.split_once(": ").unwrap_or(("note", &change));
+            let (severity, what) = words(&change);
             eprint(format_args!("{severity}: {by}: {what}"));
             is_reported = true;
         }

@@ -126,7 +126,7 @@ impl Follower {
         let error = self.health.borrow().reload_error.clone();
         match standing {
             PolicyState::Provisional { .. } => {
-                "a change is on trial: the file waits for its end".to_owned()
+                "the file is applied after the end of a trial".to_owned()
             }
             _ => error.unwrap_or_else(|| "it is not in force yet".to_owned()),
         }
@@ -157,7 +157,7 @@ impl Follower {
         (self.report.is_due, self.report.written) = (false, Some(Instant::now()));
         if let (Err(error), false) = (&written, self.report.has_failed) {
             eprint(format_args!(
-                "warning: {}: `apifence-kube`, and others who read it, do not learn what is in force",
+                "warning: {}: `apifence-kube` and other readers of this file do not see the policy in force",
                 sentence(error)
             ));
         }

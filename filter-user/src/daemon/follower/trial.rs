@@ -29,7 +29,7 @@ pub(crate) fn trial_time(
     };
     if TrialStore::new(&config.state_dir).is_confirmed(mark) {
         eprint(format_args!(
-            "warning: {reason}; it was confirmed before, so it is in force for good"
+            "warning: {reason}; this edit was confirmed before, so it stays in force"
         ));
         return Ok(None);
     }
@@ -40,14 +40,14 @@ pub(crate) fn trial_time(
         }
         OnCut::Trial => {
             eprint(format_args!(
-                "warning: {reason}: the edit is on trial for {}; `apifence confirm` keeps it, or else it takes itself back",
+                "warning: {reason}: the edit is on trial for {}; it reverts unless you run `apifence confirm`",
                 *config.on_cut_within
             ));
             Ok(Some(config.on_cut_within.0))
         }
         OnCut::Refuse => Err(UserError::failed(
             format!("follow files: {reason}"),
-            "mend the file; or `on_cut = \"trial\"` in the config file puts such an edit on trial; the policy in force stays in force",
+            "fix the file; or set `on_cut = \"trial\"` in the config file to try such edits; the policy stays in force",
         )),
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn is_edited_again(
 pub(crate) fn record(config: &Config, mark: &PolicyMark) {
     if let Err(error) = TrialStore::new(&config.state_dir).begin(mark) {
         eprint(format_args!(
-            "warning: {error:#}: after a reboot the edit would be in force for good"
+            "warning: {error:#}: a reboot would make the edit permanent"
         ));
     }
 }

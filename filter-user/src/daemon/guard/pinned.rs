@@ -67,7 +67,7 @@ impl Guard {
                 held.is_pinned = true;
             }
         }
-        eprint("warning: pins were gone: they are there again; the filter was on all the time");
+        eprint("warning: another process removed pins: pinned again; the filter stayed on");
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ impl Link {
             (Ok(fd), refusal) => Ok(Self { fd, refusal }),
             (Err(error), None) => Err(no_link(&verb, name, &error)),
             (Err(error), Some(refusal)) => {
-                let verb = format!("{verb}: {refusal}; and by generic XDP");
+                let verb = format!("{verb}: {refusal}; and in generic mode");
                 Err(no_link(&verb, name, &error))
             }
         }
@@ -176,7 +176,7 @@ impl Link {
     /// If the kernel refuses, or the link is not an XDP link.
     pub fn attachment(&self) -> Result<Attachment> {
         let info = sys::link_info(self.fd.as_fd()).map_err(|error| explain("read link", &error))?;
-        let info = info.context("read link: it is not one of XDP")?;
+        let info = info.context("read link: it is not an XDP link")?;
         Ok(info.into())
     }
 }
@@ -202,9 +202,9 @@ fn is_refusal(error: &io::Error) -> bool {
 fn no_link(verb: &str, name: &str, error: &io::Error) -> anyhow::Error {
     match error.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => UserError::failed(
-            format!("{verb}: it carries another XDP program"),
+            format!("{verb}: another XDP program is attached"),
             format!(
-                "`ip link show {name}` names it; apifence displaces nothing: remove it with its own tool, then attach again"
+                "`ip link show {name}` names it; apifence does not replace other programs: remove it with its own tool, then attach again"
             ),
         ),
         _ => explain(verb, error),

@@ -91,7 +91,7 @@ impl Counters {
         let Some(row) = rows.entry(ifindex).or_else(|| free_entry(&rows, ifindex)) else {
             return Err(UserError::failed(
                 format!("count packets: {MAX_INTERFACES} interfaces have counters already"),
-                "`apifence detach --interface NAME` frees those of one",
+                "`apifence detach --interface NAME` frees the counters of one",
             ));
         };
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| explain("count CPUs", &error))?;

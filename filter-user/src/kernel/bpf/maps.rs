@@ -105,7 +105,7 @@ impl Maps {
                 "open pins in `{}`: the maps of the attached filter are gone",
                 pins.root().display()
             ),
-            "the filter goes by its last policy; `apifence attach` gives it new maps",
+            "the filter keeps its last policy; `apifence attach` gives it new maps",
         ))
     }
 
@@ -196,7 +196,7 @@ impl Maps {
         serde_json::from_slice(json).map_err(|error| {
             UserError::failed(
                 format!("read settings in `{}`: {error}", self.directory.display()),
-                "`apifence attach` writes them anew",
+                "`apifence attach` writes them again",
             )
         })
     }

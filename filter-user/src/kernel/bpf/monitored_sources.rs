@@ -46,6 +46,6 @@ pub fn read_monitored_sources(directory: &Path) -> Result<Vec<MonitoredSourceSee
             });
         }
     });
-    read.map_err(|error| explain("read strangers", &error))?;
+    read.map_err(|error| explain("read unlisted sources", &error))?;
     Ok(found)
 }

@@ -66,7 +66,7 @@ fn loader<'a>(maps: &Path, log: bool) -> Result<EbpfLoader<'a>> {
     if OBJECT.is_empty() {
         return Err(UserError::failed(
             "load program `apifence`: this binary was built without its eBPF object",
-            "bpf-linker was missing: run `cargo xtask setup`, then build again",
+            "bpf-linker was missing: run `cargo xtask setup` and build again",
         ));
     }
     let mut loader = EbpfLoader::new();
@@ -137,10 +137,10 @@ impl Program {
         let program: &mut Xdp = self
             .ebpf
             .program_mut(name)
-            .with_context(|| format!("find program `{name}` in its object: it is not there"))?
+            .with_context(|| format!("find program `{name}` in its object: it is missing"))?
             .try_into()
             .with_context(|| {
-                format!("find program `{name}` in its object: it is no XDP program")
+                format!("find program `{name}` in its object: it is not an XDP program")
             })?;
         if program.fd().is_err() {
             program

@@ -193,7 +193,7 @@ impl PerSlot {
         }
         Err(UserError::failed(
             format!("read policy: `{}` is the pin of another map", pin.display()),
-            "the pins are not of one policy: `apifence detach`, then `apifence attach`; the port is unfiltered in between",
+            "the pins do not match: `apifence detach`, then `apifence attach`; the port is unfiltered in between",
         ))
     }
 

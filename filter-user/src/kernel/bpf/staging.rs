@@ -42,7 +42,7 @@ impl Maps {
     pub fn begin(&self) -> Result<Staging> {
         // The program may return to the other slot at any time, so it is not free.
         let PolicyState::Active(current) = self.standing()? else {
-            bail!("write policy: the one in force is provisional");
+            bail!("write policy: a change is on trial");
         };
         let now = Clocks::now()?;
         let open = |name| PerSlot::open(&self.directory, name);
@@ -332,10 +332,10 @@ fn settings_bytes(policy: &Policy) -> Result<[u8; SETTINGS_LEN]> {
         None => {
             return Err(UserError::input(
                 format!(
-                    "write settings: they take {} bytes, and there is room for {SETTINGS_LEN}",
+                    "write settings: they need {} bytes; the maximum is {SETTINGS_LEN}",
                     json.len()
                 ),
-                "name fewer ports, destinations, outbound addresses or cluster CIDRs, or wider ones",
+                "use fewer ports, destinations, outbound addresses or cluster CIDRs, or wider CIDRs",
             ));
         }
     }

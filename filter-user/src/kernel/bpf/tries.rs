@@ -80,9 +80,7 @@ pub(super) fn clear<const K: usize>(tries: &mut PerSlot, place: impl Into<Place>
 
 /// The trie at `place`, which was filled or emptied before.
 fn open_trie(tries: &PerSlot, place: impl Into<Place>) -> Result<MapData> {
-    tries
-        .inner(place)?
-        .context("read policy: there is none in its place")
+    tries.inner(place)?.context("read policy: it is missing")
 }
 
 /// Every prefix around `octets` at `place`, the longest first.

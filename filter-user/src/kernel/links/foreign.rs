@@ -27,45 +27,45 @@ const OWNERS: [Owner; 9] = [
         programs: &["cil_xdp_entry", "bpf_xdp_entry"],
         name: "Cilium",
         hint: "do not remove it: Cilium's load balancing (or its prefilter) needs it; set `loadBalancer.acceleration=disabled` in Cilium, \
-               wait until its agent took it off, and attach again",
+               wait until its agent has removed it, and attach again",
     },
     Owner {
         programs: &["calico_xdp_*"],
         name: "Calico",
-        hint: "do not remove it: it enforces Calico's untracked policies on host endpoints; guard an interface that has none \
-               (`--interface`), or take those policies away",
+        hint: "do not remove it: it enforces Calico's untracked policies on host endpoints; guard another interface \
+               (`--interface`), or delete those policies",
     },
     Owner {
         programs: &["balancer_ingress", "xdp_root"],
         name: "Katran",
-        hint: "do not remove it: it balances the load of this machine; guard the machines behind it instead",
+        hint: "do not remove it: it is the load balancer of this machine; guard the machines behind it instead",
     },
     Owner {
         programs: &["xdp_packet_func", "xdp_pass_func"],
         name: "LoxiLB",
-        hint: "do not remove it: it balances the load of this machine; keep LoxiLB off this interface, or guard the \
+        hint: "do not remove it: it is the load balancer of this machine; exclude this interface from LoxiLB, or guard the \
                machines behind it",
     },
     Owner {
         programs: &["xdp_dispatcher"],
         name: "libxdp or bpfman",
-        hint: "it runs the programs of others: `xdp-loader status` or `bpfman list` names them; only if nothing needs them, `xdp-loader unload DEV --all` \
-               takes them off",
+        hint: "it runs other programs: `xdp-loader status` or `bpfman list` shows them; if nothing needs them, `xdp-loader unload DEV --all` \
+               removes them",
     },
     Owner {
         programs: &["xsk_def_prog"],
         name: "a process with AF_XDP sockets (DPDK, VPP, OVS)",
-        hint: "do not remove it: that process receives the packets of this interface; guard another interface, or end the process first",
+        hint: "do not remove it: that process receives the packets of this interface; guard another interface, or stop the process first",
     },
     Owner {
         programs: &["xdp_hashfilter", "xdp_loadfilter"],
         name: "Suricata",
-        hint: "take `xdp-filter-file` out of the `af-packet` section of `suricata.yaml`, restart Suricata, and attach again",
+        hint: "remove `xdp-filter-file` from the `af-packet` section of `suricata.yaml`, restart Suricata, and attach again",
     },
     Owner {
         programs: &["ingress_node_firewall_process"],
         name: "the Ingress Node Firewall",
-        hint: "do not remove it: it enforces `IngressNodeFirewall` objects; take this interface out of their `interfaces`, and attach again",
+        hint: "do not remove it: it enforces `IngressNodeFirewall` objects; remove this interface from their `interfaces`, and attach again",
     },
     Owner {
         programs: &["nb_xdp_prog"],
@@ -128,8 +128,7 @@ impl ForeignProgram {
                     None => format!("`ip link set dev {name} xdp off`"),
                 };
                 format!(
-                    "apifence displaces nothing; find out who needs it: `bpftool prog show id {id}` names the processes that hold it, `bpftool net` what else is \
-                     attached; only if nobody does, {off} takes it off"
+                    "apifence does not replace other programs; `bpftool prog show id {id}` shows the processes that use it, `bpftool net` all programs; if nothing needs it, {off} removes it"
                 )
             }
         };
@@ -141,7 +140,7 @@ impl ForeignProgram {
         Self {
             what: format!("the XDP program {id} (its name needs CAP_SYS_ADMIN)"),
             hint: format!(
-                "apifence displaces nothing; `apifence status` as root names it, and so does `ip link show {name}`"
+                "apifence does not replace other programs; `sudo apifence status` or `ip link show {name}` names it"
             ),
         }
     }

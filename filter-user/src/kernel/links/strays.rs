@@ -78,7 +78,7 @@ pub fn unnamed(pins: &Pins, interfaces: &[Interface]) -> Result<Option<String>> 
     let found = carried.find(|(_, program_id)| loaded(*program_id).is_err());
     Ok(found.map(|(interface, program_id)| {
         format!(
-            "`{}` carries program {program_id}: its name, and whether it is an apifence, needs CAP_SYS_ADMIN",
+            "`{}` has XDP program {program_id}; reading its name needs CAP_SYS_ADMIN",
             interface.name
         )
     }))
@@ -137,14 +137,14 @@ impl Stray {
             (None, Some(_)) if self.holders.is_empty() => {
                 "its link is pinned in a bpffs that is not mounted here".to_owned()
             }
-            (None, Some(_)) => "its link is pinned nowhere that can be seen here".to_owned(),
+            (None, Some(_)) => "no pin of its link is visible here".to_owned(),
         };
         let holders = match self.holders.as_slice() {
             [] => String::new(),
-            holders => format!(", and held by {}", holders.join(", ")),
+            holders => format!(", and {} holds it", holders.join(", ")),
         };
         format!(
-            "`{}` is filtered{since} by an apifence whose pins are not in `{}`: {place}{holders}",
+            "`{}` has an apifence filter{since} whose pins are not in `{}`: {place}{holders}",
             self.interface,
             self.root.display()
         )
@@ -157,14 +157,14 @@ impl Stray {
             (Some(pin), _) => {
                 // Pinned at ROOT/layout-N/interfaces/IFINDEX/link.
                 let root = pin.ancestors().nth(4).unwrap_or(pin);
-                format!("name those pins: `--bpffs {}`", root.display())
+                format!("use those pins: `--bpffs {}`", root.display())
             }
-            (None, None) => format!("`ip link set dev {name} xdp off` takes it off"),
+            (None, None) => format!("`ip link set dev {name} xdp off` removes it"),
             (None, Some(_)) if !self.holders.is_empty() => {
-                "if that is `run`, mount a bpffs there (`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`): it pins its filter again by itself; what is pinned nowhere leaves with the process that holds it".to_owned()
+                "if that is `run`, mount a bpffs there (`mount -t bpf -o mode=0700 bpf /sys/fs/bpf`) and it pins the filter again; without a pin the filter ends with its process".to_owned()
             }
             (None, Some(id)) => {
-                format!("mount that bpffs again, or take it off with `bpftool link detach id {id}`")
+                format!("mount that bpffs again, or remove the filter with `bpftool link detach id {id}`")
             }
         }
     }

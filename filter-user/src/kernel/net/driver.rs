@@ -53,10 +53,10 @@ pub fn refusal(ifindex: u32, program: BorrowedFd<'_>, error: &io::Error) -> Stri
 /// The hint for a `refusal`.
 pub fn hint(name: &str, refusal: &str) -> String {
     if refusal.contains("has no native XDP") {
-        return "use `--xdp-mode generic`, which is slower, or `auto`".to_owned();
+        return "use `--xdp-mode auto`, or `generic`, which is slower".to_owned();
     }
     format!(
-        "frames that are too long for one buffer are a usual reason where the driver has no multi-buffer XDP (`ip link set dev {name} mtu 1500`), and so are LRO and hardware GRO (`ethtool -K {name} lro off rx-gro-hw off`) and too few queues; or use `--xdp-mode generic`, which is slower, or `auto`"
+        "use `--xdp-mode auto`; usual reasons are a large MTU (`ip link set dev {name} mtu 1500`), LRO or hardware GRO (`ethtool -K {name} lro off rx-gro-hw off`), or too few queues"
     )
 }
 

@@ -92,7 +92,7 @@ impl XdpAttachMode {
 pub fn other_name(name: &str, all: &[Interface]) -> Option<String> {
     let has = |interface: &&Interface| interface.other_names.iter().any(|other| other == name);
     let own = &all.iter().find(has)?.name;
-    Some(format!("it is another name of `{own}`: use `{own}`"))
+    Some(format!("this is another name of `{own}`: use `{own}`"))
 }
 
 /// The interface of `all` that a user who types `name` probably means, in words.
@@ -103,6 +103,6 @@ pub fn meant(name: &str, all: &[Interface]) -> Option<String> {
         let begins = name.split(['@', ':']).next().unwrap_or_default();
         let near = names.iter().copied().find(|own| *own == begins);
         let near = near.or_else(|| nearest(name, &names))?;
-        Some(format!("is `{near}` meant?"))
+        Some(format!("did you mean `{near}`?"))
     })
 }

@@ -23,11 +23,11 @@ use LinkType::{Filtered, Refused};
 const ETHERNET: LinkType = Filtered(LinkHeader::Ethernet);
 const IP: LinkType = Filtered(LinkHeader::None);
 
-const GUARD_LOWER: &str = "guard the interface that its packets come through";
+const GUARD_LOWER: &str = "guard the interface below it";
 const GUARD_PORTS: &str = "guard its ports";
 const USE_ETHERNET: &str =
-    "use a tunnel of Ethernet frames, as `gretap`, or keep listeners off its addresses";
-const KEEP_OFF: &str = "keep listeners on protected ports off its addresses";
+    "use a tunnel with Ethernet frames, like `gretap`; or do not listen on its addresses";
+const KEEP_OFF: &str = "do not listen on its addresses with a protected port";
 const NOTHING: &str = "it needs no filter";
 
 impl LinkType {
@@ -59,21 +59,21 @@ impl LinkType {
             // ARPHRD_IPGRE, ARPHRD_IP6GRE
             778 | 823 => gre(),
             // ARPHRD_PPP
-            512 => Refused("PPP was not tried", KEEP_OFF),
+            512 => Refused("PPP is not tested", KEEP_OFF),
             // ARPHRD_RAWIP
-            519 => Refused("raw IP of a driver's own was not tried", KEEP_OFF),
+            519 => Refused("raw IP of this driver is not tested", KEEP_OFF),
             // ARPHRD_INFINIBAND
-            32 => Refused("IP over InfiniBand has a header of its own", KEEP_OFF),
+            32 => Refused("IP over InfiniBand has another link header", KEEP_OFF),
             // ARPHRD_CAN
-            280 => Refused("CAN carries no IP", NOTHING),
+            280 => Refused("CAN does not carry IP", NOTHING),
             // ARPHRD_NETLINK, ARPHRD_VSOCKMON
-            824 | 826 => Refused("it shows copies of messages, which nobody receives", NOTHING),
+            824 | 826 => Refused("it has only copies of messages", NOTHING),
             // ARPHRD_IEEE80211 and with Prism or radiotap headers, ARPHRD_IEEE802154_MONITOR
-            801..=803 | 805 => Refused("it shows copies of radio frames, which nobody receives", NOTHING),
+            801..=803 | 805 => Refused("it has only copies of radio frames", NOTHING),
             // ARPHRD_PIMREG
-            779 => Refused("it carries multicast alone, which is not TCP", NOTHING),
+            779 => Refused("it carries only multicast, never TCP", NOTHING),
             // ARPHRD_6LOWPAN, ARPHRD_IEEE802154
-            825 | 804 => Refused("IPv6 is compressed there", KEEP_OFF),
+            825 | 804 => Refused("its IPv6 headers are compressed", KEEP_OFF),
             // ARPHRD_NETROM, EETHER, AX25, PRONET, CHAOS, IEEE802, ARCNET, APPLETLK
             0 | 2..=8
             // DLCI, ATM, METRICOM, IEEE1394, EUI64
@@ -87,7 +87,7 @@ impl LinkType {
             // HIPPI, ASH, ECONET, IRDA, FCPP, FCAL, FCPL, FCFABRIC, IEEE802_TR
             | 780..=787 | 800
             // PHONET, PHONET_PIPE, CAIF
-            | 820..=822 => Refused("its link header is not Ethernet's", KEEP_OFF),
+            | 820..=822 => Refused("its link header is not Ethernet", KEEP_OFF),
             // ARPHRD_VOID, and numbers that this table lacks.
             _ => unknown(),
         }
@@ -127,14 +127,14 @@ fn ethernet(kind: Option<&InfoKind>) -> LinkType {
         InfoKind::Other(name) if name == "openvswitch" => ETHERNET,
         // The stack hands packets to it after the hook: connections were set up, and the program
         // saw no packet.
-        InfoKind::Vrf => Refused("XDP sees nothing of what a VRF receives", GUARD_PORTS),
+        InfoKind::Vrf => Refused("XDP does not see packets of a VRF", GUARD_PORTS),
         // The link type of mode `l3s`, which can be set at any time.
-        InfoKind::IpVlan => Refused("XDP sees nothing of an ipvlan in mode `l3s`", GUARD_LOWER),
+        InfoKind::IpVlan => Refused("XDP does not see packets of an ipvlan in mode `l3s`", GUARD_LOWER),
         InfoKind::IpVtap | InfoKind::MacVtap => {
-            Refused("what it receives goes to a program, not to this node", NOTHING)
+            Refused("its packets go to a program, not to this node", NOTHING)
         }
-        InfoKind::Ifb => Refused("it hands packets back to where they came from", GUARD_LOWER),
-        _ => Refused("devices of this kind were not tried", KEEP_OFF),
+        InfoKind::Ifb => Refused("it returns packets to their sender", GUARD_LOWER),
+        _ => Refused("this kind of device is not tested", KEEP_OFF),
     }
 }
 
@@ -147,10 +147,10 @@ fn no_header(kind: Option<&InfoKind>) -> LinkType {
         // Each packet names its own protocol in a header that the program does not see. A VLAN tag,
         // which Linux strips, would hide the IP header.
         Some(InfoKind::GreTun | InfoKind::GreTun6 | InfoKind::Geneve | InfoKind::Vxlan) => Refused(
-            "its packets name a protocol each, which XDP does not see",
+            "its packets have different protocols, which XDP does not see",
             USE_ETHERNET,
         ),
-        _ => Refused("devices of this kind were not tried", KEEP_OFF),
+        _ => Refused("this kind of device is not tested", KEEP_OFF),
     }
 }
 
@@ -158,7 +158,7 @@ fn no_header(kind: Option<&InfoKind>) -> LinkType {
 /// arrived on a network card.
 const fn inherited() -> LinkType {
     Refused(
-        "its packets start with a link header of the interface that they came through",
+        "its packets start with the link header of another interface",
         KEEP_OFF,
     )
 }
@@ -167,13 +167,13 @@ const fn inherited() -> LinkType {
 /// the inner one. The sender names the protocol, as above.
 const fn gre() -> LinkType {
     Refused(
-        "packets of GRE do not start at their IP header everywhere",
+        "packets of GRE do not always start with their IP header",
         USE_ETHERNET,
     )
 }
 
 const fn unknown() -> LinkType {
-    Refused("its link type is not known", KEEP_OFF)
+    Refused("its link type is unknown", KEEP_OFF)
 }
 
 #[cfg(test)]

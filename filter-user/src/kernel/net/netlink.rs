@@ -121,7 +121,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u
         let body = rest.get(HEADER..len);
         // Messages are aligned to 4 bytes (`NLMSG_ALIGN`).
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        let body = body.context("understand the kernel: a message with a wrong length");
+        let body = body.context("read answer of the kernel: wrong length of a message");
         Some(body.map(|body| (kind, body)))
     })
 }
@@ -133,5 +133,5 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<(u16, &[u
 pub(crate) fn parse<M: NetlinkDeserializable>(kind: u16, body: &[u8]) -> Result<M> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
-    M::deserialize(&header, body).context("understand the kernel's answer")
+    M::deserialize(&header, body).context("read answer of the kernel")
 }

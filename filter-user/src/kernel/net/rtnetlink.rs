@@ -122,7 +122,7 @@ pub fn choose(verb: &str, names: &[String]) -> Result<Vec<Interface>> {
             .collect();
         if chosen.is_empty() {
             return Err(UserError::input(
-                "choose interface: none is named and there is no default route",
+                "choose interface: no interface is named, and there is no default route",
                 format!("name one with `--interface`; {}", known()),
             ));
         }

@@ -29,7 +29,7 @@ pub struct Connection {
 }
 
 /// Text about a client that has closed its end.
-pub const CLOSED: &str = "which has closed its end";
+pub const CLOSED: &str = "half-closed";
 
 /// A TCP socket of this network namespace; IPv4 on an IPv6 socket counts as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +56,7 @@ impl TcpSocket {
     pub const fn doubt(&self) -> Option<&'static str> {
         match self.state {
             TCP_CLOSE_WAIT => Some(CLOSED),
-            TCP_SYN_RECV => Some("which has not answered yet"),
+            TCP_SYN_RECV => Some("not answered yet"),
             _ => None,
         }
     }
@@ -170,7 +170,7 @@ fn dump(
     });
     asked.map_err(|error| match error.downcast_ref::<io::Error>() {
         Some(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            anyhow!("the kernel has no `tcp_diag` (`modprobe tcp_diag` loads it)")
+            anyhow!("the kernel module `tcp_diag` is missing: `modprobe tcp_diag`")
         }
         _ => error,
     })

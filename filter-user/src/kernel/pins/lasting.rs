@@ -31,13 +31,13 @@ pub(super) fn no_bpffs(filesystem: Statfs) -> Option<Obstacle> {
 pub(super) fn ends_with_process(device: dev_t) -> Option<Obstacle> {
     if process_one_is_a_containers() {
         return Some((
-            "this container has process ids of its own, so apifence cannot tell whether the bpffs outlives it",
-            "mount the host's `/sys/fs/bpf`, and share the host's process ids (`hostPID: true` in Kubernetes, `--pid=host` elsewhere)",
+            "this container has its own process ids, so apifence cannot tell whether the bpffs outlives it",
+            "mount the host's `/sys/fs/bpf` and share the host's process ids (`hostPID: true` in Kubernetes, else `--pid=host`)",
         ));
     }
     if !process_one_has_mounted(device) {
         return Some((
-            "its bpffs is mounted for this process alone, and would take the filter with it when it ends",
+            "its bpffs is mounted only for this process: the filter would end with it",
             "run apifence in the mount namespace of process 1, or mount the host's bpffs in this one (in Kubernetes: a `hostPath` volume of `/sys/fs/bpf`)",
         ));
     }

@@ -203,7 +203,7 @@ fn a_text_is_the_file_that_it_parses_to() {
 fn a_file_without_a_range_is_refused() {
     for text in ["", "\n", "# nothing\n\n"] {
         let refusals = RangesFile::parse(text).expect_err(text);
-        assert_eq!(refusals.first[0].1.cause, "it holds no range");
+        assert_eq!(refusals.first[0].1.cause, "the file has no range");
     }
 }
 
@@ -225,7 +225,7 @@ fn every_fault_is_named_with_its_line() {
 fn switches_stand_alone() {
     for (text, line, words) in [
         ("# x\ndisabled\n10.0.0.0/8\n", 2, "the word `disabled`"),
-        ("10.0.0.0/8\n0.0.0.0/32\n", 2, "means nobody"),
+        ("10.0.0.0/8\n0.0.0.0/32\n", 2, "allows no source"),
         ("0.0.0.0/32\ndisabled\n", 2, "the word `disabled`"),
     ] {
         let refusals = RangesFile::parse(text).expect_err(text);

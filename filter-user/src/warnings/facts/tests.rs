@@ -35,7 +35,7 @@ fn a_protected_port_in_the_ephemeral_range_is_warned_of() {
         ..Facts::default()
     };
     let warning = facts("").ephemeral_ports().expect("6443 is one");
-    assert!(warning.message.contains("from TCP 6443,"), "{warning}");
+    assert!(warning.message.contains("may use TCP 6443 "), "{warning}");
     assert_eq!(warning.objects, ["6443".to_owned()].into());
     assert_eq!(facts("6443").ephemeral_ports(), None);
 }
@@ -98,7 +98,7 @@ fn devices_on_a_guarded_interface_are_guarded() {
     );
     assert_eq!(
         messages(facts.tunnels(&guarded)),
-        ["tunnel `wg0` (wireguard) has no filter: API traffic inside it passes"]
+        ["tunnel `wg0` (wireguard) has no filter: API traffic inside it is not filtered"]
     );
     assert_eq!(facts.tunnels(&[10].into()), []);
 }
@@ -323,9 +323,9 @@ fn listeners_outside_the_destinations_are_warned_of() {
         match &warned[..] {
             [] => assert_eq!(want, "", "{listener}"),
             [warning] => assert!(
-                warning
-                    .message
-                    .starts_with(&format!("TCP 6443 listens on {want}, outside")),
+                warning.message.starts_with(&format!(
+                    "TCP 6443 is open to every source on {want}, outside"
+                )),
                 "{warning}"
             ),
             more => panic!("{more:?}"),

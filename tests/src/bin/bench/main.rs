@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{machine::Machine, table::Table};
 
-/// Measure what a packet, a change of the list and a flood cost, beside their peers
+/// Measure the cost of packets, changes of the list and floods, compared with other tools
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {

@@ -15,7 +15,7 @@ pub(crate) fn demo() -> Result<()> {
     let distribution = Distribution::Kubeadm;
     let [api, proxy] = distribution.ports();
     step(
-        "A control plane of kubeadm: API server on 6443, haproxy on 8443; two workers, a pod, a balancer's probe",
+        "A kubeadm control plane: API server on 6443, haproxy on 8443; two workers, a pod, a health probe",
     );
     let stand_in = env::current_exe()?.with_file_name("stand-in");
     let trees = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trees");
@@ -24,7 +24,7 @@ pub(crate) fn demo() -> Result<()> {
     let cluster = machines.cluster().into_iter();
     let transfers: Vec<Transfer> = cluster
         .map(|(source, port)| {
-            note(&format!("{source} uses a connection to {port}"));
+            note(&format!("{source} has a connection to {port}"));
             machines.transfer(source, port)
         })
         .collect::<Result<_>>()?;
@@ -33,21 +33,19 @@ pub(crate) fn demo() -> Result<()> {
         for (source, port) in machines.cluster() {
             machines.connect(source, port)?;
         }
-        seen("every connection of the cluster goes on, and each can connect again");
+        seen("all connections of the cluster continue, and new ones work");
         Ok(())
     };
 
-    step("apifence looks at the node, writes what it found, and drops nothing");
+    step("apifence init: examine the node, write the files, start in monitor mode");
     let root = machines.root().display().to_string();
     run(&filter, &["init", "--yes", "--from-root", &root])?;
     goes_on()?;
     machines.connect(ADMIN, proxy)?;
     machines.connect(STRANGER, api)?;
-    seen("administrator and stranger get in, and are remembered");
+    seen("administrator and visitor connect; monitor mode remembers them");
 
-    step(
-        "Who is missing in the list? The administrator is let in, and the filter enforces, on trial",
-    );
+    step("Which clients are not listed yet? Add the administrator, then enforce on trial");
     run(&filter, &["suggest"])?;
     run(
         &filter,
@@ -57,9 +55,9 @@ pub(crate) fn demo() -> Result<()> {
     goes_on()?;
     for port in [api, proxy] {
         machines.is_dropped(STRANGER, port)?;
-        seen(&format!("the stranger gets no answer on {port}"));
+        seen(&format!("the visitor gets no answer on {port}"));
         machines.connect(ADMIN, port).context("the administrator")?;
-        seen(&format!("the administrator gets in on {port}"));
+        seen(&format!("the administrator connects to {port}"));
     }
     run(&filter, &["confirm"])?;
     goes_on()?;

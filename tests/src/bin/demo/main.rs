@@ -45,7 +45,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("\n{} {error:#}", paint("31;1", "not as it should be:"));
+            eprintln!("\n{} {error:#}", paint("31;1", "unexpected:"));
             ExitCode::FAILURE
         }
     }
@@ -59,7 +59,9 @@ fn demo() -> Result<()> {
     // Before any thread starts, so that all of them see the same mounts.
     mounts::enter_private()?;
 
-    step("A node with a TLS server on port 6443, and a client machine with two people's addresses");
+    step(
+        "A node with a TLS server on port 6443, and a client machine with the addresses of two clients",
+    );
     let node = Namespace::new("node")?;
     let client = Namespace::new("client")?;
     connect_machines(&node, &client)?;
@@ -72,13 +74,13 @@ fn demo() -> Result<()> {
     };
     note(&format!("node           {}", NODE.join("  ")));
     note(&format!("administrator  {}", ADMIN.join("  ")));
-    note(&format!("stranger       {}", UNLISTED.join("  ")));
+    note(&format!("visitor        {}", UNLISTED.join("  ")));
 
-    step("No filter: everybody gets in");
+    step("No filter: every source connects");
     world.gets_in("administrator", ADMIN)?;
-    world.gets_in("stranger", UNLISTED)?;
+    world.gets_in("visitor", UNLISTED)?;
 
-    step("The filter, with the administrator's ranges alone");
+    step("Attach the filter: only the administrator's ranges are allowed");
     run(
         &world.apifence,
         &[
@@ -91,16 +93,16 @@ fn demo() -> Result<()> {
     )?;
     let mut administrators = world.gets_in("administrator", ADMIN)?;
     let before = world.drops()?;
-    world.is_shut_out("stranger", UNLISTED)?;
+    world.is_shut_out("visitor", UNLISTED)?;
     let after = world.drops()?;
     ensure!(
         after >= before + 2,
-        "the stranger's SYNs were not counted: {before} drops before, {after} after"
+        "the visitor's SYNs were not counted: {before} drops before, {after} after"
     );
     seen(&format!("{} SYNs dropped and counted", after - before));
     run(&world.apifence, &["stats"])?;
 
-    step("The stranger is let in");
+    step("Add the visitor to the list");
     run(
         &world.apifence,
         &[
@@ -109,12 +111,12 @@ fn demo() -> Result<()> {
             UNLISTED[0],
             UNLISTED[1],
             "--comment",
-            "stranger, for today",
+            "visitor, for today",
         ],
     )?;
-    let mut unlisted_sources = world.gets_in("stranger", UNLISTED)?;
+    let mut unlisted_sources = world.gets_in("visitor", UNLISTED)?;
 
-    step("The stranger is put out: his open connections stop, the administrator's go on");
+    step("Remove the visitor: their open connections stop, the administrator's continue");
     run(
         &world.apifence,
         &["ranges", "remove", UNLISTED[0], UNLISTED[1]],
@@ -123,10 +125,10 @@ fn demo() -> Result<()> {
         let from = connection.local_address()?;
         ensure!(
             connection.get(STOPPED_FOR).is_err(),
-            "the stranger's open connection from {from} is still answered"
+            "the visitor's open connection from {from} is still answered"
         );
         seen(&format!(
-            "no answer any more on the stranger's open connection from {from}"
+            "no more answers on the visitor's open connection from {from}"
         ));
     }
     for connection in &mut administrators {
@@ -138,11 +140,11 @@ fn demo() -> Result<()> {
             connection.local_address()?
         ));
     }
-    world.is_shut_out("stranger", UNLISTED)?;
+    world.is_shut_out("visitor", UNLISTED)?;
 
-    step("The filter is taken off again");
+    step("Detach the filter");
     run(&world.apifence, &["detach"])?;
-    world.gets_in("stranger", UNLISTED)?;
+    world.gets_in("visitor", UNLISTED)?;
     cluster::demo()
 }
 

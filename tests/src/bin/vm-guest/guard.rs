@@ -93,7 +93,7 @@ pub(crate) fn refuse() -> Result<()> {
             ADMIN_RANGES,
         ];
         let ran = filter.run(&[&["attach"], &list[..]].concat())?;
-        refused(&ran, FAILED, &["this is Linux", "needs 5.18 or later"])?;
+        refused(&ran, FAILED, &["it needs Linux 5.18 or later"])?;
         ensure!(!filter.bpffs().exists(), "pins are left");
         for family in Family::BOTH {
             site.unlisted_gets_in(family, PORT)?;
