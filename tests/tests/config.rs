@@ -12,6 +12,7 @@ use nix::{
 use snapshot::same;
 use tests::{
     cli::{Apifence, FAILED, INPUT, Ran, binary, refused, words},
+    mounts,
     net::Echo,
     site::{ADMIN, ADMIN_RANGES, Family, INTERFACE, Site, UNLISTED},
 };
@@ -142,6 +143,8 @@ fn the_file_may_say_where_list_and_pins_are_and_then_must_be_readable() -> Resul
         options,
     )
     .context("mount /etc")?;
+    // These commands keep their state at the default place.
+    mounts::own("/var/lib")?;
     fs::create_dir("/etc/apifence")?;
     let file = Path::new("/etc/apifence/apifence.toml");
     let good = format!(
