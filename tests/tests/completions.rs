@@ -4,7 +4,6 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
     process::Command,
-    time::Instant,
 };
 
 use anyhow::{Result, ensure};
@@ -182,15 +181,17 @@ fn a_long_list_does_not_make_the_shell_wait() -> Result<()> {
         .map(|index| format!("10.{}.{}.{}\n", index >> 16, index >> 8 & 255, index & 255));
     filter.write_list(all.collect::<String>())?;
     let home = home()?;
-    let started = Instant::now();
-    answer(
+    let words = answer(
         Command::new("env"),
         &filter,
         &home,
         &["ranges", "remove", ""],
     )?;
-    let taken = started.elapsed();
-    ensure!(taken.as_millis() < 2000, "{taken:?}");
+    ensure!(
+        !words.contains("10."),
+        "the shell waited for {} bytes",
+        words.len()
+    );
     Ok(())
 }
 
