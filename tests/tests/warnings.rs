@@ -140,7 +140,7 @@ fn addresses_outside_the_destinations_are_warned_of() -> Result<()> {
     site.unlisted_is_dropped(Family::V4, PORT, &filter)?;
     destinations(&NODE)?;
 
-    let rewritten = ["rewritten", "nftables chain `kube services`", "[W10]"];
+    let rewritten = ["rewrites", "nftables chain `kube services`", "[W10]"];
     appears(&filter, &rewritten, || {
         let rules = format!(
             "table ip kube {{ chain services {{ type nat hook prerouting priority -100; \
@@ -326,7 +326,7 @@ fn serious_warnings_cannot_be_acknowledged() -> Result<()> {
     for (text, word) in [
         ("['W03']", "`everyone`"),
         ("['W8']", "`W8`"),
-        ("[8]", "list"),
+        ("[8]", "not only codes"),
     ] {
         filter.write_config(format!("acknowledged_warnings = {text}\n"))?;
         let line = format!("{}:1", filter.config_file().display());
