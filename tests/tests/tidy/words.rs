@@ -56,7 +56,7 @@ fn has_phrase(line: &str, phrase: &str) -> bool {
         let (before, after) = (&line[..start], &line[start + phrase.len()..]);
         !is_letter(before.chars().next_back())
             && !is_letter(after.chars().next())
-            && !(phrase == "is no" && is_after_there(before))
+            && (phrase != "is no" || !is_after_there(before))
     })
 }
 
