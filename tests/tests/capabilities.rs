@@ -118,7 +118,7 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
 
     own.ok(&["config"], "bpffs")?;
     own.ok(&["init", "--print"], "ports")?;
-    own.ok(&["doctor"], "in order")?;
+    own.ok(&["doctor"], "0 failed")?;
     own.ok(&["status"], "detached")?;
     own.ok(&[&ATTACH[..], &["--dry-run"]].concat(), "added")?;
     own.ok(&ATTACH, "guarding")?;
