@@ -131,6 +131,9 @@ fn describe_package(sources: &Path) -> Result<()> {
         .map(|start| &manifest[start..])
         .context("find the description of the package in filter-user/Cargo.toml")?;
     let pages = target_directory()?.join("pages");
+    // Its program writes no page about files.
+    let lines = description.lines().filter(|line| !line.contains("/man/*.5"));
+    let description: String = lines.map(|line| format!("{line}\n")).collect();
     let description = description.replace("../target/pages", &pages.to_string_lossy());
     let old = sources.join("filter-user/Cargo.toml");
     write(&old, format!("{}\n{description}", read(&old)?))?;
@@ -142,7 +145,7 @@ fn describe_package(sources: &Path) -> Result<()> {
     step::run(
         Command::new("cp")
             .args(["--recursive", "--no-clobber"])
-            .arg(workspace::root().join("deploy"))
+            .args(["deploy", "docs"].map(|name| workspace::root().join(name)))
             .arg(sources),
     )
 }
