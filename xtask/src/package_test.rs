@@ -132,7 +132,9 @@ fn describe_package(sources: &Path) -> Result<()> {
         .context("find the description of the package in filter-user/Cargo.toml")?;
     let pages = target_directory()?.join("pages");
     // Its program writes no page about files.
-    let lines = description.lines().filter(|line| !line.contains("/man/*.5"));
+    let lines = description
+        .lines()
+        .filter(|line| !line.contains("/man/*.5"));
     let description: String = lines.map(|line| format!("{line}\n")).collect();
     let description = description.replace("../target/pages", &pages.to_string_lossy());
     let old = sources.join("filter-user/Cargo.toml");
