@@ -85,7 +85,11 @@ impl Terminal {
         by.args(["--pdeathsig", "KILL", "setsid", "--ctty"]);
         // What started the tests may ignore signals, as nohup(1) does, and programs inherit that.
         by.args(["env", "--default-signal"]);
-        by.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        by.env("TERM", "xterm-256color");
+        // What chooses colours. In CI also a terminal without them has some.
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+            by.env_remove(name);
+        }
         let mut command = finish(by);
         command
             .stdin(Stdio::from(slave.try_clone()?))
