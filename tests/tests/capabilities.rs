@@ -119,7 +119,7 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.ok(&["config"], "bpffs")?;
     own.ok(&["init", "--print"], "ports")?;
     own.ok(&["doctor"], "0 failed")?;
-    own.ok(&["status"], "detached")?;
+    own.ok(&["status"], "not attached")?;
     own.ok(&[&ATTACH[..], &["--dry-run"]].concat(), "added")?;
     own.ok(&ATTACH, "guarding")?;
     own.drops_unlisted()?;
@@ -151,13 +151,13 @@ fn every_command_works_with_the_capabilities_of_the_unit() -> Result<()> {
     own.lets_unlisted_in()?;
     own.ok(
         &["ranges", "set", ADMIN_RANGES, "--confirm-within", "1h"],
-        "in force until",
+        "on trial for",
     )?;
     own.drops_unlisted()?;
     own.ok(&["confirm"], "confirmed")?;
     own.ok(
         &["ranges", "add", UNLISTED[0], "--confirm-within", "1s"],
-        "in force until",
+        "on trial for",
     )?;
     until("the deadline has passed", || {
         Ok(filter.json(&["status"])?["provisional"].is_null())

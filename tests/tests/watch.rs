@@ -141,7 +141,7 @@ fn the_config_file_is_followed() -> Result<()> {
     let config = filter.config_file();
     site.unlisted_gets_in(Family::V4, 8443)?;
     fs::write(config, "ports = [8443]\n")?;
-    daemon.line(|line| line.contains("config applied"))?;
+    daemon.line(|line| line.contains("config applied: ports 8443"))?;
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
 
@@ -151,11 +151,12 @@ fn the_config_file_is_followed() -> Result<()> {
     site.unlisted_is_dropped(Family::V4, 8443, &filter)?;
     replace(config, "mode = \"monitor\"\n")?;
     daemon.signal(Signal::SIGHUP)?;
-    daemon.line(|line| line.contains("config applied"))?;
+    // There is a line for each setting.
+    daemon.line(|line| line.contains("config applied: mode monitor"))?;
     until_ready(&site.node)?;
     site.unlisted_gets_in(Family::V4, PORT)?;
     fs::write(config, "")?;
-    daemon.line(|line| line.contains("config applied"))?;
+    daemon.line(|line| line.contains("config applied: mode enforce"))?;
     site.unlisted_is_dropped(Family::V4, PORT, &filter)
 }
 
